@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where to compute, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import HeroError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+def pick(
+    device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[torch.device, torch.dtype]:
+    """Turn a wish into a device that is there and a precision that is fast on it.
+
+    Args:
+        device: "auto" (CUDA, else MPS, else CPU), or what torch calls it: "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" (bfloat16 where the hardware multiplies it natively, else float32), "float32"
+            or "bfloat16", or the torch dtype.
+
+    Raises:
+        HeroError: the device is absent, or the precision is neither of the two.
+    """
+    where = _device(device)
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype == "auto":
+        return where, torch.bfloat16 if has_native_bfloat16(where) else torch.float32
+    if dtype not in _DTYPES:
+        raise HeroError(f"The precision '{dtype}' is not known; use auto, float32 or bfloat16.")
+    return where, _DTYPES[dtype]
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as err:
+        raise HeroError(f"The device '{device}' is not known; use auto, cpu, cuda or mps.") from err
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise HeroError(f"The device '{where}' is not there or torch cannot use it; choose auto or cpu.")
+    if where.type == "mps" and not torch.backends.mps.is_available():
+        raise HeroError("The device 'mps' needs a Mac with Apple silicon; choose auto or cpu.")
+    if where.type not in ("cpu", "cuda", "mps"):
+        raise HeroError(f"The device '{device}' is not supported; use auto, cpu, cuda or mps.")
+    return where
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are a gain: AMX or AVX512-BF16 on the CPU, Ampere or later on CUDA.
+
+    Elsewhere they are emulated and slower than float32. On MPS the gain is not known, so float32 stays.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        # Private names of torch.cpu, the only ones that ask the processor; one that goes means float32.
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in checks)
+    return False
