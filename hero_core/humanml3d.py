@@ -13,6 +13,7 @@ Everything is Y up, metres, 20 fps. Functions take torch tensors or numpy arrays
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,7 @@ def to_features(joints: Any, *, canonical: bool = False, continuous_heading: boo
     local = p.new_zeros(len(p), 22, 4)
     for chain in CHAINS:
         total = heading
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in pairwise(chain):
             world = qbetween(raw[b], F.normalize(p[:, b] - p[:, a], dim=-1))
             local[:, b] = qmul(qinv(total), world)
             total = qmul(total, local[:, b])
@@ -254,7 +255,7 @@ def to_joints_by_rotations(features: Any, offsets: Tensor | None = None) -> Any:
     joints: dict[int, Tensor] = {0: root}
     for chain in CHAINS:
         total = qmat(heading)
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in pairwise(chain):
             total = total @ local[..., b - 1, :, :]
             joints[b] = joints[a] + total @ bones[b]
     out = torch.stack([joints[j] for j in range(22)], -2)

@@ -49,7 +49,9 @@ class Motion:
         self.lengths = np.asarray(self.lengths, np.int64).reshape(-1)
         takes, frames = self.joints.shape[:2]
         if len(self.lengths) != takes or not takes or not ((self.lengths >= 1) & (self.lengths <= frames)).all():
-            raise HeroError(f"The motion's lengths {self.lengths.tolist()} do not fit {takes} takes of {frames} frames.")
+            raise HeroError(
+                f"The motion's lengths {self.lengths.tolist()} do not fit {takes} takes of {frames} frames."
+            )
         if not np.isfinite(self.joints).all():
             raise HeroError("The motion holds NaN or infinite joints; generate it again or repair the file.")
 
@@ -65,14 +67,14 @@ class Motion:
         data: dict[str, Array] = {
             "joints": self.joints,
             "lengths": self.lengths,
-            "fps": np.float64(self.fps),
-            "seed": np.int64(self.seed),
+            "fps": np.array(self.fps),
+            "seed": np.array(self.seed),
         }
         if self.features is not None:
             data["features"] = np.asarray(self.features, np.float32)
         part = target.with_name(f".{target.stem}.{os.getpid()}.part.npz")
         try:
-            np.savez(part, **data)  # type: ignore[arg-type]
+            np.savez(part, **data)
             os.replace(part, target)
         except OSError as err:
             part.unlink(missing_ok=True)

@@ -60,9 +60,7 @@ class ResNet1D(nn.Module):
     def __init__(self, cfg: RVQConfig) -> None:
         super().__init__()
         dilations = [cfg.dilation_growth_rate**i for i in reversed(range(cfg.depth))]
-        self.model = nn.Sequential(
-            *(ResBlock(cfg.width, d, cfg.activation, cfg.norm, cfg.dropout) for d in dilations)
-        )
+        self.model = nn.Sequential(*(ResBlock(cfg.width, d, cfg.activation, cfg.norm, cfg.dropout) for d in dilations))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
@@ -209,9 +207,7 @@ class ResidualVQ(nn.Module):
         assert total is not None
         return total.transpose(1, 2)
 
-    def forward(
-        self, z: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training pass on latents (B, D, n).
 
         Returns the quantised latents with straight-through gradient (B, D, n), indices (B, n, Q) with -1
@@ -270,7 +266,7 @@ class RVQVAE(nn.Module):
 
     def decode_tokens(self, ids: Tensor) -> Tensor:
         """(B, n, q <= Q) ids, -1 = nothing, -> (B, 4 n, 263) normalised features."""
-        dtype = self.decoder.model[0].weight.dtype
+        dtype = next(self.decoder.parameters()).dtype
         out: Tensor = self.decoder(self.quantizer.decode(ids).to(dtype))
         return out.transpose(1, 2)
 

@@ -70,9 +70,10 @@ class PositionalEncoding(nn.Module):
     def __init__(self, dim: int, dropout: float, max_len: int = 5000) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        place = torch.arange(max_len, dtype=torch.float32)[:, None]
-        rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
-        pe = torch.zeros(max_len, dim)
+        # On the CPU by name, so that a model made on the meta device has its table all the same.
+        place = torch.arange(max_len, dtype=torch.float32, device="cpu")[:, None]
+        rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") * (-math.log(10000.0) / dim))
+        pe = torch.zeros(max_len, dim, device="cpu")
         pe[:, 0::2] = torch.sin(place * rate)
         pe[:, 1::2] = torch.cos(place * rate)
         self.register_buffer("pe", pe[:, None])  # (max_len, 1, D), the official layout

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m hero_core react VIDEO --out motion.npz`` and ``python -m hero_core convert FOLDER OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .errors import HeroError
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m hero_core", description="Human reactions to videos.")
+    commands = root.add_subparsers(dest="command", required=True)
+    react = commands.add_parser("react", help="generate reactions to a video file")
+    react.add_argument("video", type=Path)
+    react.add_argument("--out", type=Path, required=True, help="motion.npz")
+    react.add_argument("--takes", type=int, default=1)
+    react.add_argument("--seconds", type=float, help="length of the reaction; default: that of the video")
+    react.add_argument("--seed", type=int, default=0)
+    react.add_argument("--model", help="folder of weights; default: those that ship")
+    react.add_argument("--device", default="auto")
+    react.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    convert = commands.add_parser("convert", help="write a checkpoint as safetensors + config.json")
+    convert.add_argument("folder", type=Path)
+    convert.add_argument("out", type=Path)
+    convert.add_argument("--dtype", default="float32", choices=["float32", "float16"])
+    return root
+
+
+def react(args: argparse.Namespace) -> None:
+    from . import load, video
+
+    # Known before the long work: whether the result can be written.
+    if args.out.suffix != ".npz":
+        raise HeroError(f"--out must end in .npz, not '{args.out.name}'.")
+    if not args.out.parent.is_dir() or not os.access(args.out.parent, os.W_OK):
+        raise HeroError(f"'{args.out.parent}' is not a folder that can be written; choose another --out.")
+    clip = video.read_video(args.video)
+    hero = load(args.model, args.device, args.dtype)
+    length = hero.length_for(clip.duration) if args.seconds is None else round(args.seconds * 20)
+
+    def show(done: int, total: int) -> bool:
+        print(f"\r{done}/{total}", end="", file=sys.stderr, flush=True)
+        return True
+
+    motion = hero.react(clip.frames, args.takes, length, args.seed, show)
+    print(file=sys.stderr)
+    motion.save(args.out)
+    print(f"{args.out}: {args.takes} take(s) of {motion.lengths[0]} frames")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        if args.command == "react":
+            react(args)
+        else:
+            import torch
+
+            from .checkpoint import convert
+
+            convert(args.folder, args.out, getattr(torch, args.dtype))
+            print(f"{args.out}: converted")
+    except ModuleNotFoundError as err:
+        print(f"error: the Python package '{err.name}' is not installed in this Python; install it.", file=sys.stderr)
+        return 1
+    except HeroError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nCancelled: nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pairs of clips and reactions as the transformers train on them: frozen video features and tokens.
+
+The file is one safetensors file, so that any tool can write it:
+
+    local     (C, V, T, D) float   features of C clips in V views each (augmented, or just one)
+    split     (C,) int64           0 train, 1 validation, 2 test
+    ids       (R, n, Q) int64      tokens of R reactions, -1 = pad
+    clip      (R,) int64           whose reaction it is
+    mirrored  (V,) int64           1 where a view is mirrored: it goes with ``ids_mirrored``
+    ids_mirrored (R, n, Q) int64   tokens of the mirrored reactions
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hero_core.errors import HeroError
+from hero_core.train.loop import load_weights
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Pairs:
+    local: Tensor
+    split: Tensor
+    ids: Tensor
+    ids_mirrored: Tensor
+    clip: Tensor
+    mirrored: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """(R,) tokens of each reaction."""
+        return (self.ids[..., 0] >= 0).sum(1)
+
+    def clips(self, split: str) -> Tensor:
+        """Indices of the clips of a split that have a reaction."""
+        mine = (self.split == SPLITS.index(split)).nonzero()[:, 0]
+        return mine[torch.isin(mine, self.clip)]
+
+    def batch(
+        self, clips: Tensor, generator: torch.Generator, crop: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One random reaction and view for each clip (B,).
+
+        Returns local (B, T, D), pooled (B, D), ids (B, n, Q) padded with -1 and lengths (B,). With ``crop``
+        a third of the samples lose a token at one end, as in the official data set.
+        """
+        views = torch.randint(self.local.shape[1], (len(clips),), generator=generator)
+        local = self.local[clips, views].float()
+        tables = torch.stack((self.ids, self.ids_mirrored))
+        rows = torch.empty(len(clips), dtype=torch.long)
+        for i, clip in enumerate(clips.tolist()):
+            choices = (self.clip == clip).nonzero()[:, 0]
+            rows[i] = choices[torch.randint(len(choices), (), generator=generator)]
+        ids = tables[self.mirrored[views], rows].clone()
+        lengths = self.lengths[rows].clone()
+        if crop:
+            shorter = (torch.rand(len(clips), generator=generator) < 1 / 3) & (lengths > 4)
+            late = torch.rand(len(clips), generator=generator) < 0.5
+            for i in shorter.nonzero()[:, 0].tolist():
+                n = int(lengths[i])
+                if late[i]:
+                    ids[i, : n - 1] = ids[i, 1:n].clone()
+                ids[i, n - 1] = -1
+                lengths[i] = n - 1
+        return local, local.mean(1), ids, lengths
+
+
+def load(path: str | os.PathLike[str]) -> Pairs:
+    data = load_weights(path)
+    needed = {"local", "split", "ids", "ids_mirrored", "clip", "mirrored"}
+    if set(data) != needed:
+        raise HeroError(f"'{path}' must hold {', '.join(sorted(needed))}; prepare the pairs again.")
+    return Pairs(**data)
