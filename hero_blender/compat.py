@@ -12,7 +12,8 @@ import bpy
 
 def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
     """The scene that the sequencer shows; from 5.0 it may be another than that of the 3D view."""
-    return getattr(context, "sequencer_scene", None) or context.scene
+    scene: bpy.types.Scene = getattr(context, "sequencer_scene", None) or context.scene
+    return scene
 
 
 def strips_of(holder: Any) -> Any:
@@ -50,17 +51,115 @@ def strip_inputs(strip: Any) -> list[Any]:
 
 
 def new_movie_strip(scene: bpy.types.Scene, name: str, filepath: str, channel: int, start: int) -> Any:
-    """Add a movie strip that plays one frame of the file in each frame of the scene."""
+    """Add a movie strip that plays one frame of the file in each frame of the scene, fitted into the canvas."""
     return strips_of(scene.sequence_editor or scene.sequence_editor_create()).new_movie(
-        name=name, filepath=filepath, channel=channel, frame_start=start
+        name=name, filepath=filepath, channel=channel, frame_start=start, fit_method="FIT"
     )
 
 
+def add_movie(scene: bpy.types.Scene, filepath: str, fps: float, start: int) -> Any:
+    """Put a movie into the lowest free channel, at its own speed where its rate is not that of the scene."""
+    taken = [strip.channel for strip in strips_of(scene)]
+    channel = max(taken, default=0) + 1
+    name = bpy.path.display_name_from_filepath(filepath)
+    strip = None
+    if abs(fps * scene.render.fps_base / scene.render.fps - 1) > 1e-3:
+        strip = _add_movie_at_its_speed(scene, filepath, channel, start)
+    if strip is None:
+        strip = new_movie_strip(scene, name, filepath, channel, start)
+    scene.sequence_editor.active_strip = strip
+    workspace = bpy.context.workspace
+    if getattr(workspace, "sequencer_scene", scene) is None:
+        workspace.sequencer_scene = scene  # 5.0: else the sequencer shows nothing
+    return strip
+
+
+def _add_movie_at_its_speed(scene: bpy.types.Scene, filepath: str, channel: int, start: int) -> Any | None:
+    """Only the operator can adjust the speed, and it wants a sequencer; None where there is no window to hold one."""
+    windows = bpy.context.window_manager.windows
+    if not windows or windows[0].scene != scene:
+        return None
+    window, area = windows[0], windows[0].screen.areas[0]
+    kind, shown = area.ui_type, getattr(window.workspace, "sequencer_scene", None)
+    before = {strip.name for strip in all_strips_of(scene)}
+    area.ui_type = "SEQUENCE_EDITOR"
+    try:
+        if hasattr(window.workspace, "sequencer_scene"):
+            window.workspace.sequencer_scene = scene
+        region = next(region for region in area.regions if region.type == "WINDOW")
+        with bpy.context.temp_override(window=window, area=area, region=region, scene=scene):
+            bpy.ops.sequencer.movie_strip_add(
+                filepath=filepath, frame_start=start, channel=channel, sound=False, adjust_playback_rate=True,
+                fit_method="FIT", set_view_transform=False,
+            )  # fmt: skip
+    except RuntimeError:
+        return None
+    finally:
+        area.ui_type = kind
+        if hasattr(window.workspace, "sequencer_scene"):
+            window.workspace.sequencer_scene = shown
+    return next((strip for strip in all_strips_of(scene) if strip.name not in before), None)
+
+
 def set_image_output(scene: bpy.types.Scene, file_format: str, color_mode: str) -> None:
-    settings = scene.render.image_settings
+    settings: Any = scene.render.image_settings
     if hasattr(settings, "media_type"):  # 5.0: the formats on offer depend on it
         settings.media_type = "IMAGE"
     settings.file_format = file_format
     settings.color_mode = color_mode
     settings.color_depth = "8"
     settings.color_management = "FOLLOW_SCENE"
+
+
+# --- Actions: slots and layers begin with 4.4, ``Action.fcurves`` ends with 5.0; assigning an action binds no slot. ---
+
+
+def new_action(name: str, owner: bpy.types.ID) -> tuple[bpy.types.Action, Any]:
+    """A new action and the place for its curves (``new_fcurve``), with a slot for ``owner`` where there are slots."""
+    action = bpy.data.actions.new(name)
+    if not hasattr(action, "slots"):
+        return action, action
+    slot = action.slots.new(owner.id_type, owner.name)
+    strip = action.layers.new("Layer").strips.new(type="KEYFRAME")
+    return action, strip.channelbag(slot, ensure=True)
+
+
+def new_fcurve(place: Any, path: str, index: int, group: str) -> bpy.types.FCurve:
+    """Add a curve to the place that ``new_action`` gave, in the group of that name."""
+    if isinstance(place, bpy.types.Action):
+        return place.fcurves.new(path, index=index, action_group=group)
+    curve = place.fcurves.new(path, index=index)
+    curve.group = place.groups.get(group) or place.groups.new(group)
+    return curve
+
+
+def assigned_action(owner: bpy.types.ID) -> tuple[bpy.types.Action | None, Any | None]:
+    """The active action of ``owner`` and the slot bound to it."""
+    data = owner.animation_data
+    return (data.action, getattr(data, "action_slot", None)) if data else (None, None)
+
+
+def assign_action(owner: bpy.types.ID, action: bpy.types.Action | None, slot: Any | None = None) -> None:
+    """Make it the active action of ``owner`` and bind ``slot``, or one that fits, without which nothing moves."""
+    data = owner.animation_data or owner.animation_data_create()
+    data.action = action
+    if action is not None and hasattr(data, "action_slot"):
+        if slot is None and data.action_slot is None:
+            slot = next(iter(data.action_suitable_slots), None)
+        if slot is not None:
+            data.action_slot = slot
+
+
+def fcurves_of(action: bpy.types.Action | None, owner: bpy.types.ID) -> list[bpy.types.FCurve]:
+    """The curves by which an action moves ``owner``; an empty list without an action."""
+    if action is None:
+        return []
+    if not hasattr(action, "slots"):
+        return list(action.fcurves)
+    active, slot = assigned_action(owner)
+    if active != action or slot is None:
+        slot = next((each for each in action.slots if each.target_id_type == owner.id_type), None)
+    if slot is None:
+        return []
+    bags = (strip.channelbag(slot) for layer in action.layers for strip in layer.strips)
+    return [curve for bag in bags if bag is not None for curve in bag.fcurves]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rig from a file, and a motion onto a rig: the two things that every way in needs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import addon_utils
+import bpy
+
+from hero_core import retarget
+from hero_core.errors import HeroError
+from hero_core.motion import Motion
+
+from . import armature, rigify
+
+RIG_SUFFIXES = (".blend", ".glb", ".gltf", ".vrm", ".fbx", ".bvh")
+
+
+def load_rig(path: Path, name: str | None = None) -> bpy.types.Object:
+    """Open a rig's file and return its armature object.
+
+    A .blend becomes the open file, with its scene; any other kind is imported into an empty one, without the
+    animations that it brings. Raises HeroError for a file that is missing, unreadable or of another kind, and for one
+    without an armature, or with several and none of them ``name``.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in RIG_SUFFIXES:
+        raise HeroError(f"'{path.name}' is no rig that HERO reads; give one of {', '.join(RIG_SUFFIXES)}.")
+    if not path.is_file():
+        raise HeroError(f"There is no rig file '{path}'.")
+    try:
+        if path.suffix.lower() == ".blend":
+            bpy.ops.wm.open_mainfile(filepath=str(path))
+        else:
+            bpy.ops.wm.read_factory_settings(use_empty=True)
+            _import(path)
+    except (RuntimeError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as err:
+        # Importers are add-ons of many hands and raise whatever a broken file makes them raise.
+        reason = str(err).strip().splitlines()[-1:] or [type(err).__name__]
+        raise HeroError(f"The rig '{path}' cannot be read ({reason[0]}); open it in Blender and save it anew.") from err
+    return pick_armature(name, path.name)
+
+
+def _import(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".bvh":
+        addon_utils.enable("io_anim_bvh")
+        bpy.ops.import_anim.bvh(filepath=str(path), global_scale=1.0)
+    elif suffix == ".fbx":
+        addon_utils.enable("io_scene_fbx")
+        bpy.ops.import_scene.fbx(filepath=str(path), use_anim=False)
+    else:
+        addon_utils.enable("io_scene_gltf2")
+        bpy.ops.import_scene.gltf(filepath=str(path))
+    for obj in bpy.data.objects:
+        if obj.type == "ARMATURE" and obj.animation_data:
+            obj.animation_data_clear()
+            for bone in obj.pose.bones:
+                bone.matrix_basis.identity()
+    bpy.context.view_layer.update()
+
+
+def pick_armature(name: str | None, where: str) -> bpy.types.Object:
+    """The armature of the open file by its name, or the only one of the scene."""
+    found = [obj for obj in bpy.context.scene.objects if obj.type == "ARMATURE"]
+    found = found or [obj for obj in bpy.data.objects if obj.type == "ARMATURE"]
+    names = ", ".join(f"'{obj.name}'" for obj in found)
+    if name is not None:
+        chosen = next((obj for obj in found if obj.name == name), None)
+        if chosen is None:
+            raise HeroError(f"'{where}' has no armature '{name}'; it has {names or 'none'}.")
+        return chosen
+    if not found:
+        raise HeroError(f"'{where}' has no armature; give the file of a rigged character.")
+    controls = [obj for obj in found if rigify.is_control_rig(obj)]
+    if len(found) > 1 and len(controls) == 1:  # beside it stands the metarig from which it was generated
+        return controls[0]
+    if len(found) > 1:
+        raise HeroError(f"'{where}' has several armatures; choose one with --armature: {names}.")
+    return found[0]
+
+
+def check_armature(obj: bpy.types.Object | None) -> None:
+    """Raise HeroError where a motion cannot be put on this object; cheap enough to call before long work."""
+    checked = armature.check_writable(obj)
+    _map(checked, armature.read_rig(checked))
+
+
+def _map(obj: bpy.types.Object, rig: retarget.Rig) -> retarget.BoneMap:
+    return retarget.map_bones(rigify.skeleton(rig) if rigify.is_control_rig(obj) else rig)
+
+
+def retarget_motion(
+    obj: bpy.types.Object,
+    motion: Motion,
+    take: int = 0,
+    *,
+    first_frame: float = 1,
+    name: str = "HERO reaction",
+    scene: bpy.types.Scene | None = None,
+) -> dict[str, Any]:
+    """Put one take on an armature as a new Action, assigned and bound; returns the report.
+
+    The poses of the 20 fps motion stand at first_frame + i * frames_per_pose, by the rate of ``scene`` (the open one
+    where it is not given). Raises HeroError with nothing written.
+    """
+    started = time.perf_counter()
+    scene = scene or bpy.context.scene
+    bpy.context.view_layer.update()  # matrix_world of an object just moved or imported
+    rig = armature.read_rig(obj)
+    read = time.perf_counter()
+    joints = motion.take(take)
+    if rigify.is_control_rig(obj):
+        keys = rigify.solve(obj, rig, joints)
+    else:
+        keys = retarget.solve(joints, rig, retarget.map_bones(rig))
+    solved = time.perf_counter()
+    frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps
+    action = armature.write_action(obj, keys, name, first_frame, frames_per_pose)
+    written = time.perf_counter()
+    return {
+        "armature": obj.name,
+        "action": action.name,
+        "first_frame": first_frame,
+        "frames_per_pose": frames_per_pose,
+        "scale": keys.scale,
+        "map": keys.joints,
+        "skipped": list(keys.skipped),
+        "seconds": {"read_rig": read - started, "solve": solved - read, "write_keys": written - solved},
+    }

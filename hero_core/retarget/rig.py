@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What retargeting reads (Rig) and what it answers (BoneKeys), as plain arrays: no Blender, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import HeroError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """An armature at rest; B bones, parents before children.
+
+    name                 what the user calls it
+    names                B bone names
+    parents              (B,) index of the parent, -1 for a root
+    rest                 (B, 4, 4) rest matrices in armature space: rotation and head, no scale, units of the armature
+    tails                (B, 3) where each bone ends at rest, armature space
+    to_world             (4, 4) armature space to the world of hero_core: Y up; its lengths are those of the scene
+    use_local_location   (B,) the location channel has the bone's own axes, not those of its parent
+    connected            (B,) the bone is glued to its parent's tail, its location channel does nothing
+    inherit_rotation     (B,) the bone turns with its parent
+    driven               (B,) a constraint or a driver sets the bone: keys on it would be lost or fought over
+    """
+
+    name: str
+    names: tuple[str, ...]
+    parents: Array
+    rest: Array
+    tails: Array
+    to_world: Array
+    use_local_location: Array
+    connected: Array
+    inherit_rotation: Array
+    owned: Array
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise HeroError(f"The armature '{self.name}' has no bones; choose another armature.")
+        linear = self.to_world[:3, :3]
+        lengths = np.linalg.norm(linear, axis=0)
+        if not np.isfinite(self.to_world).all() or lengths.min() <= 1e-6 * lengths.max():
+            raise HeroError(f"The armature '{self.name}' has a scale of zero; give it a scale above zero.")
+        if np.linalg.det(linear / lengths) <= 0:
+            raise HeroError(f"The armature '{self.name}' has a negative scale; apply its scale, then try again.")
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Bone name to row."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    @cached_property
+    def rotations(self) -> Array:
+        """(B, 3, 3) rest rotations in armature space."""
+        return self.rest[:, :3, :3]
+
+    @cached_property
+    def heads(self) -> Array:
+        """(B, 3) rest heads in armature space."""
+        return self.rest[:, :3, 3]
+
+    def line(self, bone: int) -> list[int]:
+        """The bone and its ancestors, root last."""
+        line = []
+        while bone >= 0:
+            line.append(bone)
+            bone = int(self.parents[bone])
+        return line
+
+    def common(self, bones: Iterable[int]) -> int:
+        """The nearest bone that is an ancestor of all ``bones``, or one of them; -1 where there is none."""
+        lines = [self.line(bone) for bone in bones]
+        shared = set(lines[0]).intersection(*lines[1:]) if lines else set()
+        return next((bone for bone in lines[0] if bone in shared), -1) if lines else -1
+
+    def between(self, top: int, end: int) -> list[int]:
+        """Bones from ``top`` down to ``end``, without ``end``; empty where ``end`` does not hang below ``top``."""
+        line = self.line(end)
+        return line[line.index(top) : 0 : -1] if top in line else []
+
+
+@dataclass
+class BoneKeys:
+    """Keys of one take, one for each pose; values are those of Blender's pose channels (relative to rest).
+
+    rotations   bone name -> (N, 4) quaternions (w, x, y, z), continuous in sign
+    locations   bone name -> (N, 3) in units of the armature
+    still       bones that the solve takes as unmoved; one key holds them at rest
+    settings    (bone name, custom property) -> value, keyed once
+    scale       leg length of the rig over that of the motion, scene units over metres
+    joints      HumanML3D joint -> bone whose head shows it, or None
+    skipped     mapped bones left alone because a constraint or driver owns them
+    """
+
+    rotations: dict[str, Array]
+    locations: dict[str, Array]
+    scale: float
+    joints: dict[str, str | None]
+    still: tuple[str, ...] = ()
+    settings: dict[tuple[str, str], float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def poses(self) -> int:
+        """N, the number of poses at 20 a second."""
+        return max(len(values) for values in (*self.rotations.values(), *self.locations.values()))

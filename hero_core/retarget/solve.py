@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""22 joints to bone rotations: analytic, all frames at once.
+
+Every segment of the body gets a frame of three axes from the joints of the motion, and the same frame from the joints
+of the rig at rest; the bone turns by what lies between the two. So the direction of a limb is exact whatever the rest
+pose, the roll of the bones, the units or the place of the armature, and nothing iterates.
+
+Directions alone do not say how a limb is twisted. Here the twist is that of the hinge: the knee and elbow axis is the
+normal of the triangle of its three joints; where the limb is straight, so that there is no triangle, it is remembered
+from the frames around and drawn to where it rests (the foot also tells for the leg). The 6D rotations of the HumanML3D
+features are no help: they are the smallest rotations that aim each bone, so they hold nothing that the joints do not.
+
+Spine, collars, neck, head and feet differ in shape from one skeleton to the next even when both stand at ease, so these
+turn by their change from the motion's own posture at ease, not to its absolute direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import HeroError
+from ..motion import FPS, JOINTS
+from .mapping import BoneMap
+from .rig import BoneKeys, Rig
+from .rotations import across, basis, continuous, slerp, swing, to_quaternion, unit
+
+Array = npt.NDArray[Any]
+
+_J = {name: row for row, name in enumerate(JOINTS)}
+_SIDES = ("left", "right")
+_FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
+_TURN_LIMIT = np.radians(50.0)  # a hinge turns at most so far about its limb between two poses
+
+
+@dataclass
+class Pose:
+    """The rig over time in armature space; N poses, B bones.
+
+    turns    (N, B, 3, 3) rotation of each bone away from rest (bones that are not turned follow their parent)
+    heads    (N, B, 3) where the heads are
+    turned   rows that the solve turns itself
+    roots    rows among them that also move
+    scale    leg length of the rig over that of the motion, scene units over metres
+    hinges   "left_knee", "right_knee", "left_elbow", "right_elbow" -> (N, 3) unit axis of the joint
+    """
+
+    turns: Array
+    heads: Array
+    turned: tuple[int, ...]
+    roots: tuple[int, ...]
+    scale: float
+    hinges: dict[str, Array]
+
+
+def solve(joints: Array, rig: Rig, bones: BoneMap) -> BoneKeys:
+    """Keys that make the rig move as the joints do.
+
+    joints: (N, 22, 3) metres, Y up, HumanML3D order. The first pose stands over the armature's rest place; headings
+    are kept (a motion that faces +Z faces -Y in Blender, however the armature object is turned), hips travel by the
+    leg-length ratio, and the height is such that the feet of the rig reach the floor on which it rests.
+    Raises HeroError for joints that are not finite or of another shape, and for a rig with limbs of no length.
+    """
+    return to_keys(pose(joints, rig, bones), rig, bones)
+
+
+def pose(joints: Array, rig: Rig, bones: BoneMap) -> Pose:
+    """The solve without the channels: what an adaptor for control rigs starts from. Arguments as in ``solve``."""
+    joints = np.asarray(joints, np.float64)
+    if joints.ndim != 3 or joints.shape[1:] != (22, 3) or not len(joints):
+        raise HeroError(f"The motion has joints of shape {joints.shape}; (N, 22, 3) with at least one pose is needed.")
+    if not np.isfinite(joints).all():
+        raise HeroError("The motion holds NaN or infinite joints; generate it again or repair the file.")
+    rest = _Rest(rig, bones)
+    # Everything is solved in armature space, where rotations stay rotations even below a stretched object.
+    into = np.linalg.inv(rig.to_world[:3, :3])
+    at: dict[str, Array] = {name: joints[:, row] @ into.T for name, row in _J.items()}  # (N, 3) each
+    up = into[:, 1]  # one unit of the scene, upwards
+
+    pelvis_frame = basis(at["left_hip"] - at["right_hip"], at["spine1"] - at["pelvis"])
+    shoulders: Array = at["left_collar"] - at["right_collar"] + at["left_shoulder"] - at["right_shoulder"]
+    chest_up: Array = at["neck"] - at["spine3"]
+    chest_frame = basis(across(shoulders, unit(chest_up)), chest_up)
+    pelvis_turn = pelvis_frame @ rest.body.T
+    chest_turn = chest_frame @ rest.body.T
+
+    turns: dict[int, Array] = {bones.joints["pelvis"]: pelvis_turn}
+    for number, row in enumerate(bones.spine, 1):
+        turns[row] = slerp(pelvis_turn, chest_turn, number / len(bones.spine))
+    head_turn = _follow(chest_frame, at["head"] - at["neck"], _ease_of_head(chest_frame, at)) @ rest.body.T
+    neck = bones.segments.get("neck", ())
+    for number, row in enumerate(neck, 1):
+        turns[row] = slerp(chest_turn, head_turn, number / len(neck))
+    for row in bones.segments.get("head", ()):
+        turns[row] = head_turn
+
+    hinges: dict[str, Array] = {}
+    for side in _SIDES:
+        collar: Array = at[f"{side}_shoulder"] - at[f"{side}_collar"]
+        collar_turn = _follow(chest_frame, collar, _ease(chest_frame, collar)) @ rest.body.T
+        upper, lower, hinge = _limb(
+            at[f"{side}_shoulder"], at[f"{side}_elbow"], at[f"{side}_wrist"], _arm_reference(side, chest_frame), None
+        )
+        hinges[f"{side}_elbow"] = hinge
+        for row in bones.segments.get(f"{side}_collar", ()):
+            turns[row] = collar_turn
+        for joint, direction in ((f"{side}_shoulder", upper), (f"{side}_elbow", lower)):
+            for row in bones.segments[joint]:
+                turns[row] = basis(direction, hinge) @ rest.limbs[joint].T
+
+        foot: Array = at[f"{side}_foot"] - at[f"{side}_ankle"]
+        upper, lower, hinge = _limb(
+            at[f"{side}_hip"], at[f"{side}_knee"], at[f"{side}_ankle"], _leg_reference(pelvis_frame), foot
+        )
+        hinges[f"{side}_knee"] = hinge
+        for joint, direction in ((f"{side}_hip", upper), (f"{side}_knee", lower)):
+            for row in bones.segments[joint]:
+                turns[row] = basis(direction, hinge) @ rest.limbs[joint].T
+        if f"{side}_ankle" in bones.segments:
+            foot_turn = _foot(joints, side, foot, hinge, unit(up)) @ rest.feet[side].T
+            for row in bones.segments[f"{side}_ankle"]:
+                turns[row] = foot_turn
+
+    # A rig in several pieces: a piece that does not hang on the pelvis is carried along as if it did.
+    pelvis = bones.joints["pelvis"]
+    pieces = [row for row in turns if row != pelvis and not any(up_row in turns for up_row in rig.line(row)[1:])]
+    carriers = dict.fromkeys(pieces, pelvis_turn)
+
+    scale = rest.leg / _leg_length(joints)
+    path = joints[:, 0] * scale  # (N, 3) scene units, Y up
+    path = path - path[0] * [1.0, 0.0, 1.0]
+    moved = path @ into.T
+    start = rig.heads[pelvis] + (rest.floor - rest.level(rig.heads[pelvis])) * up
+    all_turns, heads = _forward(rig, turns, pelvis, start + moved, pieces, carriers)
+    heads = heads - _height_over_floor(joints, heads, rest, bones) * up
+    return Pose(all_turns, heads, tuple(turns), (pelvis, *pieces), float(scale), hinges)
+
+
+class _Rest:
+    """What the rig looks like at rest, seen with the eyes of the solve (armature space)."""
+
+    def __init__(self, rig: Rig, bones: BoneMap) -> None:
+        heads, joints = rig.heads, bones.joints
+        at = {joint: heads[row] for joint, row in joints.items()}
+        for side in _SIDES:  # bones without a child joint end where they end
+            for joint, above in (("ankle", "knee"), ("wrist", "elbow")):
+                at.setdefault(f"{side}_{joint}", rig.tails[joints[f"{side}_{above}"]])
+        hips, shoulders = at["left_hip"] - at["right_hip"], at["left_shoulder"] - at["right_shoulder"]
+        rise = at["left_shoulder"] + at["right_shoulder"] - at["left_hip"] - at["right_hip"]
+        # A character stands along an axis of its armature; a stoop of the spine is no reason to lean.
+        nearest = np.zeros(3)
+        nearest[np.argmax(np.abs(rise))] = np.sign(rise[np.argmax(np.abs(rise))])
+        upward = nearest if unit(rise) @ nearest > np.cos(np.radians(30)) else unit(rise)
+        left = across(unit(hips) + unit(shoulders), upward)
+        self.body = np.stack([left, upward, np.cross(left, upward)], -1)  # (3, 3) columns left, up, forward
+
+        self.limbs: dict[str, Array] = {}
+        for side in _SIDES:
+            for root, middle, end, reference in (
+                ("shoulder", "elbow", "wrist", _arm_reference(side, self.body[None])),
+                ("hip", "knee", "ankle", _leg_reference(self.body[None])),
+            ):
+                a, b, c = (at[f"{side}_{joint}"] for joint in (root, middle, end))
+                if min(np.linalg.norm(b - a), np.linalg.norm(c - b)) < 1e-6 * np.linalg.norm(rise):
+                    raise HeroError(
+                        f"In the armature '{rig.name}' the {side} {middle} has no distance to its neighbours; "
+                        "correct the map or the rest pose of its bones."
+                    )
+                upper, lower = unit(b - a), unit(c - b)
+                hint = reference(upper[None])[0]
+                normal = np.cross(upper, lower)
+                bend = np.degrees(np.arctan2(np.linalg.norm(normal), upper @ lower))
+                # A rest pose that is clearly bent shows its hinge; in a straight one the plane is an accident.
+                trust = _smoothstep(bend, 4.0, 15.0) * (unit(normal) @ hint > 0.3)
+                hinge = across(trust * unit(normal) + (1 - trust) * hint, upper)
+                self.limbs[f"{side}_{root}"] = basis(upper, hinge)
+                self.limbs[f"{side}_{middle}"] = basis(lower, hinge)
+
+        self.feet: dict[str, Array] = {}
+        for side in _SIDES:
+            if f"{side}_ankle" not in bones.segments:
+                continue
+            ball = at.get(f"{side}_foot", rig.tails[joints[f"{side}_ankle"]])
+            ahead = ball - at[f"{side}_ankle"]
+            flat = ahead - (ahead @ upward) * upward
+            forward = unit(flat) if np.linalg.norm(flat) > 0.3 * np.linalg.norm(ahead) else self.body[:, 2]
+            left_of_foot = np.cross(upward, forward)
+            self.feet[side] = np.stack([left_of_foot, upward, forward], -1)
+
+        world = rig.to_world[:3, :3]
+        self.leg = float(
+            np.mean(
+                [
+                    np.linalg.norm(world @ (at[f"{side}_knee"] - at[f"{side}_hip"]))
+                    + np.linalg.norm(world @ (at[f"{side}_ankle"] - at[f"{side}_knee"]))
+                    for side in _SIDES
+                ]
+            )
+        )
+        # The floor is the plane of the armature's origin where the feet stand on it, else the lowest point of the feet.
+        self._gravity = world[1]
+        feet = [row for side in _SIDES for row in _below(rig, joints.get(f"{side}_ankle", joints[f"{side}_knee"]))]
+        lowest = float(min(self.level(rig.heads[feet]).min(), self.level(rig.tails[feet]).min()))
+        self.floor = 0.0 if 0.0 <= lowest < 0.12 * self.leg else lowest
+        self.points = at
+
+    def level(self, points: Array) -> Any:
+        """(...,) how high (..., 3) points of the armature are above its origin, scene units."""
+        return points @ self._gravity
+
+
+def _below(rig: Rig, top: int) -> list[int]:
+    return [row for row in range(len(rig.names)) if top in rig.line(row)]
+
+
+def _smoothstep(x: Any, low: float, high: float) -> Any:
+    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return t * t * (3 - 2 * t)
+
+
+def _smooth(values: Array, sigma: float) -> Array:
+    """Gaussian over the first axis; the ends are held."""
+    reach = int(np.ceil(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.concatenate([values[:1].repeat(reach, 0), values, values[-1:].repeat(reach, 0)])
+    smoothed = np.zeros_like(values)
+    for shift, weight in enumerate(kernel / kernel.sum()):
+        smoothed += weight * padded[shift : shift + len(values)]
+    return smoothed
+
+
+def _ease(frame: Array, directions: Array) -> Array:
+    """(3,) the usual direction of a segment in its frame (N, 3, 3): the median, which a few big moves do not shift."""
+    local = np.einsum("nji,nj->ni", frame, unit(directions))
+    return unit(np.median(local, axis=0))
+
+
+def _ease_of_head(chest: Array, at: dict[str, Array]) -> Array:
+    """Skeletons put the head joint from right above the neck to 40 degrees before it; a head at ease is upright."""
+    direction = _ease(chest, at["head"] - at["neck"])
+    lean = np.clip(np.arctan2(direction[2], direction[1]), 0.0, np.radians(40))
+    return np.array([0.0, np.cos(lean), np.sin(lean)])
+
+
+def _follow(frame: Array, directions: Array, ease: Array) -> Array:
+    """(N, 3, 3) the frame swung as the segment has swung from its direction at ease."""
+    local = np.einsum("nji,nj->ni", frame, unit(directions))
+    # These segments are 10 to 14 cm long, so a centimetre of noise in a joint is a nod; a head has inertia.
+    return frame @ swing(ease, unit(_smooth(local, 1.0)))
+
+
+def _arm_reference(side: str, chest: Array) -> Any:
+    """Where the elbow axis is when nothing else tells: as in an arm held low and aside, which bends forward."""
+    ease = unit(np.array([0.6 if side == "left" else -0.6, -0.8, 0.0]))
+    axis = np.cross(ease, [0.0, 0.0, 1.0])
+
+    def reference(upper: Array) -> Array:
+        local = np.einsum("nji,nj->ni", chest, upper)
+        return np.einsum("nij,njk,k->ni", chest, swing(ease, local), axis)
+
+    return reference
+
+
+def _leg_reference(pelvis: Array) -> Any:
+    """Where the knee axis is when nothing else tells: to the left, as in a leg that hangs from the hips."""
+
+    def reference(upper: Array) -> Array:
+        local = np.einsum("nji,nj->ni", pelvis, upper)
+        return np.einsum("nij,njk,k->ni", pelvis, swing(np.array([0.0, -1.0, 0.0]), local), np.array([1.0, 0.0, 0.0]))
+
+    return reference
+
+
+def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | None) -> tuple[Array, Array, Array]:
+    """Directions of the two segments and the axis about which the joint between them bends; (N, 3) each.
+
+    The axis is such that a positive turn about it bends the limb the natural way. With ``foot`` (ankle to ball) the
+    limb is a leg: the foot points where the shin faces.
+    """
+    first, second = middle - root, end - middle
+    lengths = np.linalg.norm(first, axis=-1, keepdims=True), np.linalg.norm(second, axis=-1, keepdims=True)
+    upper, lower = unit(first), unit(second)
+    normal = np.cross(upper, lower)
+    bend = np.degrees(np.arctan2(np.linalg.norm(normal, axis=-1), np.sum(upper * lower, -1)))  # (N,)
+    hint = reference(upper)
+    if foot is not None:
+        aside = np.cross(unit(foot), lower)  # left of the shin; vanishes where the foot is stretched along it
+        tells = _smoothstep(np.linalg.norm(aside, axis=-1), 0.2, 0.7)[:, None]
+        tells = tells * (np.sum(unit(aside) * hint, -1, keepdims=True) > -0.2)
+        hint = across(unit((1 - 0.7 * tells) * hint + 0.7 * tells * unit(aside)), upper)
+    # The axis as an angle about the upper segment, from the hint.
+    third = np.cross(upper, hint)
+    angle = np.arctan2(np.sum(normal * third, -1), np.sum(normal * hint, -1))
+    # A limb that bends the wrong way by a little is straight and noisy; by a lot it is meant.
+    wrong = np.abs(angle) > np.pi / 2
+    trust = np.where(wrong, _smoothstep(bend, 25.0, 45.0), _smoothstep(bend, 3.0, 10.0))
+    seen = trust * np.exp(1j * angle)
+    angle = np.angle(20 * seen + _smooth(seen, 4.0) + 0.05)
+    hinge = _turn_limited(upper, hint, angle)
+    return (*_unbend(upper * lengths[0], lower * lengths[1], hinge), hinge)
+
+
+def _turn_limited(upper: Array, hint: Array, angle: Array) -> Array:
+    """(N, 3) the hinge at ``angle`` from the hint about the limb, never turning faster than the limit.
+
+    What counts is the turn against the hinge of the pose before carried along by the limb's swing: the hint itself may
+    spin where the limb points away from where it rests.
+    """
+    third = np.cross(upper, hint)
+    carried = np.einsum("nij,nj->ni", swing(upper[:-1], upper[1:]), hint[:-1])
+    drift = np.arctan2(np.sum(carried * third[1:], -1), np.sum(carried * hint[1:], -1))
+    turned = angle.tolist()
+    for now, slip in enumerate(drift.tolist(), 1):
+        before = turned[now - 1] + slip
+        step = (turned[now] - before + np.pi) % (2 * np.pi) - np.pi
+        turned[now] = before + min(max(step, -_TURN_LIMIT), _TURN_LIMIT)
+    turns = np.array(turned)[:, None]
+    return np.asarray(np.cos(turns) * hint + np.sin(turns) * third)
+
+
+def _unbend(first: Array, second: Array, hinge: Array) -> tuple[Array, Array]:
+    """Directions of the two segments with a knee or elbow that bends backwards made straight; its ends stay in line."""
+    chord = unit(first + second)
+    back = np.cross(across(hinge, chord), chord)  # where the joint goes when the limb bends the natural way, reversed
+    wrong = np.sum(first * back, -1) > 0
+    straight = [segment - np.sum(segment * back, -1, keepdims=True) * back for segment in (first, second)]
+    return unit(np.where(wrong[:, None], straight[0], first)), unit(np.where(wrong[:, None], straight[1], second))
+
+
+def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Array:
+    """(N, 3, 3) columns left, up, forward of the sole: level where the foot stands."""
+    ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
+    near, standing = _near_floor(joints, side)
+    slopes = np.arcsin(np.clip((ankle - ball)[:, 1] / np.maximum(np.linalg.norm(ankle - ball, axis=-1), 1e-9), -1, 1))
+    slope = float(np.median(slopes[standing])) if standing.sum() >= 3 else _FLAT_FOOT
+    forward = unit(foot)
+    in_air, on_floor = across(hinge, forward), unit(np.cross(up, forward))
+    left = across((1 - near) * in_air + near * on_floor, forward)
+    upward = np.cross(forward, left)
+    cosine, sine = np.cos(slope), np.sin(slope)
+    # Turned up about its own left by the slope of a standing foot.
+    return np.stack([left, cosine * upward - sine * forward, cosine * forward + sine * upward], -1)
+
+
+def _near_floor(joints: Array, side: str) -> tuple[Array, Array]:
+    """(N, 1) how near the floor a foot is, 0..1, and (N,) where it stands flat and still."""
+    ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
+    floor = np.percentile(joints[:, [_J[f"{s}_{j}"] for s in _SIDES for j in ("ankle", "foot")], 1].min(1), 5)
+    high = ball[:, 1] - floor
+    near = _smooth(1 - _smoothstep(high, 0.03, 0.09), 1.0)[:, None]
+    speed = np.linalg.norm(np.gradient(ball, axis=0), axis=-1) * FPS if len(ball) > 1 else np.zeros(len(ball))
+    still = (high < 0.06) & (speed < 0.3)
+    if still.any():  # with the heel down, not on tiptoe
+        still &= ankle[:, 1] <= np.percentile(ankle[still, 1], 50) + 0.01
+    return near, still
+
+
+def _leg_length(joints: Array) -> float:
+    legs = [
+        np.linalg.norm(joints[:, _J[f"{side}_{a}"]] - joints[:, _J[f"{side}_{b}"]], axis=-1)
+        for side in _SIDES
+        for a, b in (("hip", "knee"), ("knee", "ankle"))
+    ]
+    length = float(np.median(legs[0] + legs[1] + legs[2] + legs[3]) / 2)
+    if length < 1e-6:
+        raise HeroError("The motion's legs have no length; its joints must be (N, 22, 3) in metres, HumanML3D order.")
+    return length
+
+
+def _forward(
+    rig: Rig, turns: dict[int, Array], pelvis: int, path: Array, pieces: list[int], carriers: dict[int, Array]
+) -> tuple[Array, Array]:
+    """(N, B, 3, 3) turns and (N, B, 3) heads of all bones; the pelvis follows ``path`` (N, 3)."""
+    count = len(path)
+    identity = np.broadcast_to(np.eye(3), (count, 3, 3))
+    all_turns = np.empty((count, len(rig.names), 3, 3))
+    heads = np.empty((count, len(rig.names), 3))
+    for row, parent in enumerate(rig.parents):
+        follow = all_turns[:, parent] if parent >= 0 else identity
+        if row in turns:
+            all_turns[:, row] = turns[row]
+        else:
+            all_turns[:, row] = follow if rig.inherit_rotation[row] else identity
+        if row == pelvis:
+            heads[:, row] = path
+        elif parent >= 0:
+            heads[:, row] = heads[:, parent] + follow @ (rig.heads[row] - rig.heads[parent])
+        else:
+            heads[:, row] = rig.heads[row]
+    for row in pieces:  # moved as a whole, with what hangs on it
+        shift = path + carriers[row] @ (rig.heads[row] - rig.heads[pelvis]) - heads[:, row]
+        for below in _below(rig, row):
+            heads[:, below] += shift
+    return all_turns, heads
+
+
+def _height_over_floor(joints: Array, heads: Array, rest: _Rest, bones: BoneMap) -> float:
+    """How much too high (scene units) the rig is, once for the whole motion, so that the hips keep their path."""
+    gaps, stands = [], []
+    for side in _SIDES:
+        if f"{side}_ankle" in bones.joints:
+            ankle = rest.level(heads[:, bones.joints[f"{side}_ankle"]])
+            gaps.append(ankle - rest.level(rest.points[f"{side}_ankle"]))
+            stands.append(_near_floor(joints, side)[1])
+    if not gaps:
+        return 0.0
+    gap, stand = np.concatenate(gaps), np.concatenate(stands)
+    return float(np.median(gap[stand])) if stand.sum() >= 3 else float(np.percentile(gap, 2))
+
+
+def to_keys(solved: Pose, rig: Rig, bones: BoneMap) -> BoneKeys:
+    """Pose channels of the bones that the solve turns; constraints are not looked at."""
+    rotations: dict[str, Array] = {}
+    locations: dict[str, Array] = {}
+    skipped = []
+    still = set()
+    movers = {}
+    for row in solved.roots:  # a bone glued to its parent cannot move, then its parents carry it
+        movers[row] = next((line for line in rig.line(row) if not rig.connected[line] or rig.parents[line] < 0), row)
+    for row in solved.turned:
+        still.update(rig.line(row)[1:])
+        if rig.owned[row]:
+            skipped.append(rig.names[row])
+            continue
+        parent = int(rig.parents[row])
+        own = rig.rotations[row]
+        turn = solved.turns[:, row]
+        if parent >= 0 and rig.inherit_rotation[row]:
+            turn = np.swapaxes(solved.turns[:, parent], -1, -2) @ turn
+        rotations[rig.names[row]] = continuous(to_quaternion(own.T @ turn @ own))
+    for row, mover in movers.items():
+        move = solved.heads[:, row] - rig.heads[row]
+        locations[rig.names[mover]] = location_channel(rig, mover, move)
+    still -= set(solved.turned) | {rig.index[name] for name in locations}
+    return BoneKeys(
+        rotations,
+        locations,
+        solved.scale,
+        {joint: rig.names[bones.joints[joint]] if joint in bones.joints else None for joint in JOINTS},
+        still=tuple(rig.names[row] for row in sorted(still) if not rig.owned[row]),
+        skipped=tuple(skipped),
+    )
+
+
+def location_channel(rig: Rig, row: int, move: Array) -> Array:
+    """(N, 3) location keys of a bone below unmoved parents from its displacement in armature space."""
+    parent = int(rig.parents[row])
+    if rig.use_local_location[row]:
+        axes = rig.rotations[row]
+    else:
+        axes = rig.rotations[parent] if parent >= 0 else np.eye(3)
+    return move @ axes
