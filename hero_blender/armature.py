@@ -119,12 +119,12 @@ def write_action(
             _write_curves(place, bones[bone_name].path_from_id("location"), bone_name, frames, values)
         for bone_name in keys.still:
             bone = bones[bone_name]
-            if not np.allclose(bone.matrix_basis, np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
+            if not np.allclose(np.array(bone.matrix_basis), np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
                 channel, values = _rotation_channel(bone.rotation_mode, np.array([[1.0, 0.0, 0.0, 0.0]]))
                 _write_curves(place, bone.path_from_id(channel), bone_name, frames[:1], values)
                 _write_curves(place, bone.path_from_id("location"), bone_name, frames[:1], np.zeros((1, 3)))
-        for (bone_name, prop), value in keys.settings.items():
-            path = f'{bones[bone_name].path_from_id()}["{bpy.utils.escape_identifier(prop)}"]'
+        for (bone_name, setting), value in keys.settings.items():
+            path = bones[bone_name].path_from_id() + (setting if setting.startswith("[") else f".{setting}")
             _write_curves(place, path, bone_name, frames[:1], np.array([[value]]))
     except BaseException:
         bpy.data.actions.remove(action)
@@ -133,8 +133,6 @@ def write_action(
     for bone_name in _moved_by(obj, None) - keyed:
         bones[bone_name].matrix_basis.identity()
     compat.assign_action(obj, action)
-    for (bone_name, prop), value in keys.settings.items():
-        bones[bone_name][prop] = type(bones[bone_name][prop])(value)
     return action
 
 

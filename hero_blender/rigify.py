@@ -77,7 +77,7 @@ def skeleton(rig: Rig) -> Rig:
     return replace(
         rig,
         names=tuple(names[at] for at in order),
-        parents=np.array([place[parents[at]] if parents[at] in place else -1 for at in order], np.int64),
+        parents=np.array([place.get(parents[at] or "", -1) for at in order], np.int64),
         rest=rig.rest[picked],
         tails=rig.tails[picked],
         use_local_location=rig.use_local_location[picked],
@@ -201,7 +201,8 @@ class _Controls:
         self.limb(side, ("shoulder", "elbow", "wrist"), shoulder, self.turn_of(f"{side}_elbow"))
         hip = self.follow(self.row_of(f"{side}_hip"))[1]
         self.limb(side, ("hip", "knee", "ankle"), hip, self.turn_of(f"{side}_ankle"))
-        return self.settings(controls["arm"], _LIMB_SETTINGS) | self.settings(controls["leg"], _LIMB_SETTINGS)
+        settings = self.settings(controls["arm"], _LIMB_SETTINGS) | self.settings(controls["leg"], _LIMB_SETTINGS)
+        return settings | self.rigid(controls["elbow"]) | self.rigid(controls["knee"])
 
     def collar_end(self, control: str, side: str) -> Array:
         """(N, 3) where the shoulder joint is, carried by the collar control."""
@@ -224,10 +225,21 @@ class _Controls:
         self.place(pole, middle + reach * out)
 
     def settings(self, bone: str, wanted: dict[str, float]) -> dict[tuple[str, str], float]:
-        """Those of the wanted settings that this rig has."""
-        if bone not in self.obj.pose.bones:
+        """Those of the wanted custom properties that this rig has."""
+        if bone not in self.rig.index:
             return {}
-        return {(bone, prop): value for prop, value in wanted.items() if prop in self.obj.pose.bones[bone]}
+        have = set(self.obj.pose.bones[bone].keys())
+        return {(bone, f'["{prop}"]'): value for prop, value in wanted.items() if prop in have}
+
+    def rigid(self, pole: str) -> dict[tuple[str, str], float]:
+        """Stretch off in the IK chain that uses this pole: with it the solver shrinks a limb by 3 % before it bends."""
+        return {
+            (each.name, "ik_stretch"): 0.0
+            for bone in self.obj.pose.bones
+            for constraint in bone.constraints
+            if constraint.type == "IK" and constraint.pole_subtarget == pole
+            for each in [bone, *bone.parent_recursive][: constraint.chain_count]
+        }
 
 
 def _shares(obj: bpy.types.Object, rig: Rig) -> dict[int, tuple[int, float]]:

@@ -95,7 +95,7 @@ class BoneKeys:
     rotations   bone name -> (N, 4) quaternions (w, x, y, z), continuous in sign
     locations   bone name -> (N, 3) in units of the armature
     still       bones that the solve takes as unmoved; one key holds them at rest
-    settings    (bone name, custom property) -> value, keyed once
+    settings    (bone name, property, a custom one as '["name"]') -> value, keyed once
     scale       leg length of the rig over that of the motion, scene units over metres
     joints      HumanML3D joint -> bone whose head shows it, or None
     skipped     mapped bones left alone because a constraint or driver owns them
