@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tools.environment import BLENDERS, BUILD, DEFAULT, ROOT, SetupError, ensure
+from tools.environment import BLENDERS, DEFAULT, ROOT, SetupError, ensure
 
 # A test process that takes longer hangs: the whole command is made for a quarter of an hour.
 TEST_SECONDS = 900
