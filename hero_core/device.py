@@ -15,9 +15,7 @@ _DTYPES = {
 }
 
 
-def pick(
-    device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
-) -> tuple[torch.device, torch.dtype]:
+def pick(device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> tuple[torch.device, torch.dtype]:
     """Turn a wish into a device that is there and a precision that is fast on it.
 
     Args:
@@ -62,7 +60,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     Elsewhere they are emulated and slower than float32. On MPS the gain is not known, so float32 stays.
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         # Private names of torch.cpu, the only ones that ask the processor; one that goes means float32.
         checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

@@ -48,9 +48,7 @@ class IntentionBlock(nn.Module):
         self.ln2 = nn.LayerNorm(dim)
         self.ln3 = nn.LayerNorm(dim)
         self.attn = CrossAttention(dim, heads, dropout)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
-        )
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), nn.Dropout(dropout))
 
     def forward(self, pooled: Tensor, local: Tensor) -> Tensor:
         """pooled (B, D), local (B, T, D) -> intention (B, D)."""

@@ -42,9 +42,7 @@ class MaskedTransformer(ConditionedTransformer):
         logits: Tensor = self.output_process.poseFinal(x)
         return logits.float()
 
-    def corrupt(
-        self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def corrupt(self, ids: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The official training corruption, BERT style with a random share.
 
         A share cos(pi u / 2) of the padded sequence is chosen, u uniform for each sample. Of the chosen

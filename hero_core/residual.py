@@ -119,9 +119,7 @@ class ResidualTransformer(ConditionedTransformer):
         layer = self.draw_layers(ids.shape[0], generator).to(ids.device)
         return self.layer_loss(ids, layer, self.prepare(local, pooled, drop), lengths)
 
-    def layer_loss(
-        self, ids: Tensor, layer: Tensor, condition: Condition, lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def layer_loss(self, ids: Tensor, layer: Tensor, condition: Condition, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and accuracy of the given layers (B,), over the tokens within the lengths."""
         padding = padding_of(lengths, ids.shape[1])
         ids = torch.where(padding[..., None], self.pad_id, ids)

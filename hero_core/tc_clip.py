@@ -87,9 +87,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm in float32: the residual stream stays float32 when the weights are half precision."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(
-            x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
-        )
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
 class Attention(nn.Module):
