@@ -65,6 +65,7 @@ def load(data: Path, cfg: DataConfig) -> dict[str, list[Tensor]]:
     return out
 
 
+@torch.no_grad()
 def reconstruction_error(
     model: RVQVAE, rows: list[Tensor], mean: Tensor, std: Tensor, max_length: int = 200
 ) -> tuple[float, list[float]]:

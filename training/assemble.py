@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The trained parts -> the folder that ships (config.json, model.safetensors in half precision):
+
+python -m training.assemble --runs build/runs --out hero_core/weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from hero_core import checkpoint
+from hero_core.config import HeroConfig, TransformerConfig
+from hero_core.train import loop
+from training.prepare import load_encoder, load_tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of encoder, tokenizer, masked, residual")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    encoder = load_encoder(args.runs / "encoder")
+    tokenizer, mean, std = load_tokenizer(args.runs / "tokenizer")
+    configs, states = {}, {"encoder": encoder.state_dict(), "rvq": tokenizer.state_dict()}
+    for stage in ("masked", "residual"):
+        configs[stage] = TransformerConfig(**json.loads((args.runs / stage / "model.json").read_text(encoding="utf-8")))
+        states[stage] = loop.load_weights(args.runs / stage / "best.safetensors")
+    config = HeroConfig(
+        encoder=encoder.cfg, rvq=tokenizer.cfg, masked=configs["masked"], residual=configs["residual"], name="shipped"
+    )
+    parts = checkpoint.Parts(config, states, mean, std, args.runs)
+    folder = checkpoint.write(parts, args.out, torch.float16)
+    hero = checkpoint.load(folder, "cpu", "float32")  # it loads, or this fails
+    size = (folder / checkpoint.WEIGHTS).stat().st_size
+    print(f"{folder}: {size / 1e6:.1f} MB, reads features of width {hero.config.masked.clip_dim}")
+
+
+if __name__ == "__main__":
+    main()
