@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hero_core import device
+from hero_core.errors import HeroError
+
+
+def test_explicit_choices() -> None:
+    cpu = torch.device("cpu")
+    assert device.pick("cpu", "float32") == (cpu, torch.float32)
+    assert device.pick(cpu, torch.bfloat16) == (cpu, torch.bfloat16)
+
+
+def test_bfloat16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    assert device.pick("cpu", "auto")[1] is torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert device.pick("cpu", "auto")[1] is torch.bfloat16
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # a private name may go
+    assert device.pick("cpu", "auto")[1] is torch.float32
+
+
+def test_auto_prefers_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device.pick()[0] == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device.pick() == (torch.device("mps"), torch.float32)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert device.pick() == (torch.device("cuda"), torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
+    assert device.pick("cuda:0") == (torch.device("cuda:0"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("where", "precision", "says"),
+    [
+        ("cuda:99", "auto", "not there"),
+        ("toaster", "auto", "not known"),
+        ("meta", "auto", "not supported"),
+        ("cpu", "int8", "precision 'int8'"),
+    ],
+)
+def test_what_is_absent_is_named(where: str, precision: str, says: str) -> None:
+    with pytest.raises(HeroError, match=says):
+        device.pick(where, precision)
