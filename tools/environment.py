@@ -62,7 +62,7 @@ def ensure(version: str = DEFAULT, torch_index: str | None = None) -> Path:
     blender = BLENDERS[version]
     if version == DEFAULT:
         return _environment(BUILD / "venv", version, ["-r", str(LOCKS / "test.lock.txt")], torch_index)
-    venv = BUILD / f"venv-{version}"
+    venv = BUILD / f"blender-{version}"
     if not blender.has_torch:
         return _environment(venv, version, ["-r", str(LOCKS / "test-py313.lock.txt")], torch_index)
     base = ensure(DEFAULT, torch_index)
