@@ -7,13 +7,18 @@ from typing import Any
 
 import bpy
 
+# --- Properties ---
+
+# Paths of properties may begin with "//"; before 4.5 nobody had to ask for it.
+BLEND_RELATIVE: Any = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5) else set()
+
 # --- Sequencer: "sequences" became "strips" in 4.4, times were renamed in 5.2, effects take a length from 5.0. ---
 
 
-def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
+def sequencer_scene(context: bpy.types.Context) -> Any:
     """The scene that the sequencer shows; from 5.0 it may be another than that of the 3D view."""
-    scene: bpy.types.Scene = getattr(context, "sequencer_scene", None) or context.scene
-    return scene
+    shown: Any = getattr(context, "sequencer_scene", None)
+    return shown or context.scene
 
 
 def strips_of(holder: Any) -> Any:
@@ -67,6 +72,7 @@ def add_movie(scene: bpy.types.Scene, filepath: str, fps: float, start: int) -> 
         strip = _add_movie_at_its_speed(scene, filepath, channel, start)
     if strip is None:
         strip = new_movie_strip(scene, name, filepath, channel, start)
+    strip.name = name
     scene.sequence_editor.active_strip = strip
     workspace = bpy.context.workspace
     if getattr(workspace, "sequencer_scene", scene) is None:
@@ -90,7 +96,7 @@ def _add_movie_at_its_speed(scene: bpy.types.Scene, filepath: str, channel: int,
         with bpy.context.temp_override(window=window, area=area, region=region, scene=scene):
             bpy.ops.sequencer.movie_strip_add(
                 filepath=filepath, frame_start=start, channel=channel, sound=False, adjust_playback_rate=True,
-                fit_method="FIT", set_view_transform=False,
+                use_framerate=False, fit_method="FIT", set_view_transform=False,
             )  # fmt: skip
     except RuntimeError:
         return None

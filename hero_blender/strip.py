@@ -100,6 +100,10 @@ class StripReading:
         return len(self._images)
 
     @property
+    def fraction(self) -> float:
+        return self.count / len(self._at)
+
+    @property
     def done(self) -> bool:
         return self.count == len(self._at)
 
@@ -147,9 +151,12 @@ class StripReading:
                     self._private.frame_set(frame)
                     bpy.ops.render.render(write_still=True)
                 return _read_targa(file)
-        except RuntimeError as err:
-            reason = str(err).strip().removeprefix("Error: ")
-            raise HeroError(f"Blender cannot render the strip '{self.name}': {reason}") from err
+        except BaseException as err:
+            self.release()
+            if isinstance(err, RuntimeError):  # Blender's own complaint
+                reason = str(err).strip().removeprefix("Error: ")
+                raise HeroError(f"Blender cannot render the strip '{self.name}': {reason}") from err
+            raise
         finally:
             for image in [i for i in bpy.data.images if i.type == "RENDER_RESULT" and i.name not in results]:
                 bpy.data.images.remove(image)
@@ -242,7 +249,9 @@ def _show_alone(private: bpy.types.Scene, name: str) -> None:
     editor = private.sequence_editor
     editor.display_stack(None)  # the animator may be inside a meta strip
     editor.show_missing_media = False
-    strip = compat.all_strips_of(private)[name]
+    strip = compat.all_strips_of(private).get(name)
+    if strip is None:
+        raise HeroError(f"The strip '{name}' was deleted or renamed meanwhile; nothing was changed.")
     for holder, inner in _levels(private, strip):
         for number, channel in enumerate(holder.channels):
             channel.mute = number != inner.channel

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HERO for Blender: your character watches the movie strip and reacts to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_commands: list[Any] = []
+
+
+def register() -> None:
+    import bpy
+
+    from . import command, operators, panels, preferences, properties
+
+    for module in (preferences, properties, operators, panels):
+        for cls in module.CLASSES:
+            bpy.utils.register_class(cls)
+    properties.register()
+    operators.register()
+    _commands.append(bpy.utils.register_cli_command("hero", command.main))  # type: ignore[func-returns-value]
+
+
+def unregister() -> None:
+    import bpy
+
+    from . import job, operators, panels, preferences, properties, react
+
+    while _commands:
+        bpy.utils.unregister_cli_command(_commands.pop())
+    operators.unregister()
+    job.stop_all()
+    react.forget_model()
+    properties.unregister()
+    for module in (panels, operators, properties, preferences):
+        for cls in reversed(module.CLASSES):
+            bpy.utils.unregister_class(cls)

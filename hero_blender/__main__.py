@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m hero_blender react …`` and ``retarget …``, where there is only Blender's Python module."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+
+def main() -> int:
+    try:
+        import bpy  # noqa: F401
+    except ImportError:
+        print("error: this needs Blender's Python module; install it with: pip install bpy", file=sys.stderr)
+        return 1
+    from . import command
+
+    try:
+        return command.main(sys.argv[1:], standalone=True)
+    except Exception:  # noqa: BLE001 - a defect of ours; the process must still end
+        traceback.print_exc()
+        return 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Blender's own tear-down may hang or abort; everything is written by now.
+    os._exit(code)

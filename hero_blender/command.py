@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job from a command line: ``blender -b FILE --command hero …`` and ``python -m hero_blender …``.
+
+Both read the same arguments. With Blender's own program the character is that of the opened file; with the bpy module
+``--rig`` names the file that holds it. The result is written whole, by a rename at the end, or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from hero_core.errors import HeroError
+from hero_core.motion import Motion
+from hero_core.output import check_output, whole_file
+from hero_core.video import read_video
+
+from . import compat, react, rigfile
+
+
+def parser(standalone: bool) -> argparse.ArgumentParser:
+    """``standalone``: there is no opened file, so the rig has to be named."""
+    root = argparse.ArgumentParser(
+        prog="python -m hero_blender" if standalone else "blender -b FILE --command hero",
+        description="Makes a character react to a video.",
+    )
+    commands = root.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    opened = "" if standalone else "; default: the opened file"
+    rig_help = f"file with the character: .blend, .glb, .gltf, .vrm, .fbx or .bvh{opened}"
+    common.add_argument("--rig", type=Path, required=standalone, help=rig_help)
+    common.add_argument("--armature", help="name of the armature, where there are several")
+    common.add_argument("--out", type=Path, required=standalone, help=f".blend to write{opened}")
+    common.add_argument("--report", type=Path, help=".json to write: what was made")
+
+    command = commands.add_parser("react", parents=[common], help="watch a video and write the reaction")
+    clip = command.add_mutually_exclusive_group(required=standalone)
+    clip.add_argument("--video", type=Path, help="movie file; it is put into the sequencer as a strip")
+    clip.add_argument("--strip", help="name of a strip in the sequencer; default: the active or only one")
+    command.add_argument("--takes", type=int, default=1, help="how many reactions, one Action for each")
+    command.add_argument("--seconds", type=float, help="length of the reaction; default: that of the clip")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--model", help="folder of weights; default: those that ship")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    command.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+
+    command = commands.add_parser("retarget", parents=[common], help="put a motion on a rig")
+    command.add_argument("--motion", type=Path, required=True, help="motion.npz or joints.npy")
+    return root
+
+
+def main(argv: list[str], standalone: bool = False) -> int:
+    """Exit code: 0 only when the result is there. Problems are told in one line on stderr."""
+    try:
+        args = parser(standalone).parse_args(argv)
+        run(args)
+    except HeroError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    except SystemExit as end:  # argparse: help or usage
+        return end.code if isinstance(end.code, int) else 2
+    except KeyboardInterrupt:
+        print("Cancelled: nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Do what the arguments say and return the report; raises HeroError."""
+    if args.out is None and args.rig is not None:
+        raise HeroError("With --rig, --out is needed, too: name the .blend to write.")
+    if args.out is None and not bpy.data.filepath:
+        raise HeroError("The opened file was never saved; name the .blend to write with --out.")
+    out = check_output(args.out or bpy.data.filepath, ".blend")
+    report_file = check_output(args.report, ".json") if args.report else None
+    if args.command == "react":
+        report = _react(args)
+    else:
+        motion = Motion.load(args.motion)
+        armature = _character(args)
+        report = react.write_takes(armature, motion, args.motion.stem, _scene().frame_start, _scene())
+    _save(out, report_file, report)
+    names = ", ".join(take["action"] for take in report["takes"])
+    print(f"{out}: '{report['armature']}' from frame {report['first_frame']} on: {names}")
+    return report
+
+
+def _react(args: argparse.Namespace) -> dict[str, Any]:
+    settings = react.Settings(args.takes, args.seconds, args.seed, args.model, args.device, args.dtype)
+    if args.video is None:
+        armature = _character(args)
+        return react.react_strip(_scene(), _strip(_scene(), args.strip), armature, settings, _show)
+    clip = read_video(args.video, num_frames=1, size=1)  # a video that cannot be read is told before the rig is loaded
+    armature = _character(args)
+    scene = _scene()
+    if args.rig is not None and args.rig.suffix.lower() != ".blend":
+        _match_rate(scene, clip.fps)
+    first = scene.frame_start
+    report = react.react_video(scene, args.video, first, armature, settings, _show)
+    strip = compat.add_movie(scene, str(args.video.absolute()), clip.fps, first)
+    if args.rig is not None and args.rig.suffix.lower() != ".blend":
+        scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(armature))
+    return report
+
+
+def _scene() -> bpy.types.Scene:
+    scene = bpy.context.scene
+    assert scene is not None
+    return scene
+
+
+def _character(args: argparse.Namespace) -> bpy.types.Object:
+    """The armature that is to react, in the opened file or in the one of ``--rig``."""
+    if args.rig is not None:
+        return rigfile.load_rig(args.rig, args.armature)
+    return rigfile.pick_armature(args.armature, Path(bpy.data.filepath).name or "the opened file")
+
+
+def _strip(scene: bpy.types.Scene, name: str | None) -> Any:
+    strips = compat.all_strips_of(scene)
+    pictures = [strip for strip in strips if strip.type != "SOUND"]
+    if name is not None:
+        found = strips.get(name) if strips else None
+        if found is None:
+            raise HeroError(f"The sequencer has no strip '{name}'; it has: {_names(pictures)}.")
+        return found
+    active = compat.active_strip(scene)
+    if active is not None and active.type != "SOUND":
+        return active
+    if len(pictures) != 1:
+        raise HeroError(f"Say which strip to watch with --strip; the sequencer has: {_names(pictures)}.")
+    return pictures[0]
+
+
+def _names(strips: list[Any]) -> str:
+    return ", ".join(f"'{strip.name}'" for strip in strips) or "none"
+
+
+def _match_rate(scene: bpy.types.Scene, fps: float) -> None:
+    """Give a scene that was made for an imported character the rate of the video, so that the strip is exact."""
+    scene.render.fps = max(1, round(fps))
+    scene.render.fps_base = scene.render.fps / fps if abs(fps - round(fps)) > 1e-3 else 1.0
+
+
+def _last_key(armature: bpy.types.Object) -> int:
+    return round(armature.animation_data.action.frame_range[1])
+
+
+def _save(out: Path, report_file: Path | None, report: dict[str, Any]) -> None:
+    with contextlib.ExitStack() as stack:
+        part = stack.enter_context(whole_file(out))
+        if report_file is not None:
+            text = stack.enter_context(whole_file(report_file))
+            text.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        try:
+            bpy.ops.wm.save_as_mainfile(filepath=str(part), copy=True, check_existing=False)
+        except RuntimeError as err:
+            raise HeroError(f"Blender cannot write '{out}': {str(err).strip()}") from err
+
+
+def _show(done: int, total: int) -> bool:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total} ", end="" if done < total else "\n", file=sys.stderr, flush=True)
+    return True

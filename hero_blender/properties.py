@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the animator chose, kept in the scene; and what of it is missing. Nothing of the moment is kept here."""
+
+# No "from __future__ import annotations" here: Blender reads the properties from the annotations.
+
+from typing import Any
+
+import bpy
+
+from . import compat, torch_folder
+from .preferences import preferences
+from .react import Settings
+
+
+def _is_armature(_: bpy.types.PropertyGroup, item: bpy.types.Object) -> bool:
+    return item.type == "ARMATURE"
+
+
+class HeroProperties(bpy.types.PropertyGroup):
+    strip: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Clip", description="The strip that the character watches; empty for the active strip"
+    )
+    armature: bpy.props.PointerProperty(  # type: ignore[valid-type]
+        name="Character",
+        description="The armature that reacts; empty for the active object",
+        type=bpy.types.Object,
+        poll=_is_armature,
+    )
+    model: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Model",
+        description="Folder of the weights; empty for those that ship",
+        subtype="DIR_PATH",
+        options=compat.BLEND_RELATIVE,
+    )
+    takes: bpy.props.IntProperty(  # type: ignore[valid-type]
+        name="Takes",
+        description="How many reactions to make, one Action for each",
+        default=1,
+        min=1,
+        soft_max=8,
+        max=64,
+    )
+    seed: bpy.props.IntProperty(  # type: ignore[valid-type]
+        name="Seed", description="Another seed gives another reaction; take 2 has the next seed", default=0, min=0
+    )
+    length: bpy.props.EnumProperty(  # type: ignore[valid-type]
+        name="Length",
+        description="How long the reaction is",
+        items=[
+            ("AUTO", "As the Clip", "As long as the clip is on the timeline, from 2 to 10 seconds"),
+            ("SECONDS", "Seconds", "A length of your own"),
+        ],
+    )
+    seconds: bpy.props.FloatProperty(  # type: ignore[valid-type]
+        name="Seconds",
+        description="Length of the reaction; it is made in steps of a fifth of a second",
+        default=4.4,
+        min=0.2,
+        max=10.0,
+        step=20,
+        precision=1,
+    )
+
+
+def chosen_strip(context: bpy.types.Context) -> Any | None:
+    """The picked strip, or the active one of the sequencer."""
+    scene = compat.sequencer_scene(context)
+    name = context.scene.hero.strip
+    if not name:
+        return compat.active_strip(scene)
+    strips = compat.all_strips_of(scene)
+    return strips.get(name) if strips else None
+
+
+def chosen_armature(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The picked armature, or the active object if it is one."""
+    active = context.view_layer.objects.active
+    return context.scene.hero.armature or (active if active and active.type == "ARMATURE" else None)
+
+
+def missing(context: bpy.types.Context) -> str | None:
+    """What has to be done before React can be pressed; None when it can. Cheap: panels ask at each redraw."""
+    strip, chosen = chosen_strip(context), context.scene.hero.strip
+    if strip is None:
+        return f"There is no strip '{chosen}' any more" if chosen else "Select a movie strip in the sequencer"
+    if strip.type == "SOUND":
+        return "Select the strip with the picture, not its sound"
+    if strip.mute:
+        return f"The strip '{strip.name}' is muted"
+    if chosen_armature(context) is None:
+        return "Pick the character's armature"
+    if torch_folder.find(preferences(context).torch_folder) is None:
+        return "PyTorch is not installed: see the preferences of HERO"
+    return None
+
+
+def settings_of(context: bpy.types.Context) -> Settings:
+    chosen, general = context.scene.hero, preferences(context)
+    return Settings(
+        takes=chosen.takes,
+        seconds=chosen.seconds if chosen.length == "SECONDS" else None,
+        seed=chosen.seed,
+        model=bpy.path.abspath(chosen.model) if chosen.model else None,
+        device=general.device.lower(),
+        dtype=general.precision.lower(),
+        torch=general.torch_folder,
+    )
+
+
+CLASSES = (HeroProperties,)
+
+
+def register() -> None:
+    bpy.types.Scene.hero = bpy.props.PointerProperty(type=HeroProperties)  # type: ignore[func-returns-value]
+
+
+def unregister() -> None:
+    del bpy.types.Scene.hero

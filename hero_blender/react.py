@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job: a clip in, an Action for each take of the reaction on the armature out.
+
+Three stages: *watch* (Blender renders the strip, main thread), *think* (torch, any thread, no bpy) and *write* (one
+Action for each take, main thread). ``react_strip`` and ``react_video`` run them straight through; ``Reaction`` runs
+them in steps while a window stays alive. The armature is touched by the last stage only, and either all takes are
+written or nothing is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+import numpy.typing as npt
+
+import hero_core
+from hero_core.errors import Cancelled, HeroError
+from hero_core.motion import FPS, Motion
+from hero_core.video import read_video
+
+from . import compat, rigfile, torch_folder
+from .job import Worker
+from .strip import StripReading, read_strip
+
+if TYPE_CHECKING:
+    from hero_core import Hero, VideoFeatures
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int], bool]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to generate, and with what.
+
+    takes    how many reactions; take i is drawn from seed + i
+    seconds  length of the reaction; None = as long as the clip, within what the model can make
+    model    folder of weights; None = those that ship
+    torch    folder that holds PyTorch, if Blender's Python does not
+    """
+
+    takes: int = 1
+    seconds: float | None = None
+    seed: int = 0
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    torch: str = ""
+
+
+class _Kept:
+    """The last model and the last clip: a further take of a clip loads and encodes nothing."""
+
+    model: tuple[Any, Hero] | None = None
+    features: tuple[bytes, VideoFeatures] | None = None
+
+
+def load_model(settings: Settings) -> Hero:
+    """The model of the settings; loaded again only where they, or its files, are others."""
+    files = sorted(Path(settings.model).glob("*")) if settings.model else []
+    state = [(file.name, file.stat().st_mtime_ns) for file in files]
+    key = (settings.model, settings.device, settings.dtype, state)
+    if _Kept.model is None or _Kept.model[0] != key:
+        forget_model()  # before the new one takes memory
+        _Kept.model = key, hero_core.load(settings.model, settings.device, settings.dtype)
+    return _Kept.model[1]
+
+
+def forget_model() -> None:
+    """Free the memory that the model takes."""
+    _Kept.model = _Kept.features = None
+
+
+def think(frames: Array, seconds: float, settings: Settings, on_progress: Progress | None = None) -> Motion:
+    """(16, 224, 224, 3) uint8 frames of a clip that lasts so many seconds -> the takes. May run in any thread."""
+    hero = load_model(settings)
+    if settings.seconds is None:
+        length = hero.length_for(seconds)
+    else:
+        length = hero.check_length(round(settings.seconds * FPS))
+    if on_progress is not None and not on_progress(0, 1):
+        raise Cancelled
+    key = hashlib.blake2b(frames.tobytes()).digest()
+    if _Kept.features is None or _Kept.features[0] != key:
+        _Kept.features = key, hero.encode(frames)
+    return hero.react(_Kept.features[1], settings.takes, length, settings.seed, on_progress)
+
+
+def write_takes(
+    armature: bpy.types.Object, motion: Motion, clip: str, first_frame: int, scene: bpy.types.Scene
+) -> dict[str, Any]:
+    """One Action for each take, the first of them assigned; returns the report of the first with a list of all.
+
+    Frames are those of ``scene``. Raises HeroError; the armature has its former action then, and no new one is left.
+    """
+    before = {action.name for action in bpy.data.actions}
+    former, pose = compat.assigned_action(armature), _pose(armature)
+    reports: list[dict[str, Any]] = []
+    try:
+        for take in range(len(motion.lengths)):
+            name = f"{clip[:32]} take {take + 1} seed {motion.seed + take}"
+            reports.append(
+                rigfile.retarget_motion(armature, motion, take, first_frame=first_frame, name=name, scene=scene)
+            )
+        if len(reports) > 1:
+            compat.assign_action(armature, bpy.data.actions[reports[0]["action"]])
+    except BaseException:
+        compat.assign_action(armature, *former)
+        _put_back(armature, pose)
+        for action in [action for action in bpy.data.actions if action.name not in before]:
+            bpy.data.actions.remove(action)
+        raise
+    takes = []
+    for number, report in enumerate(reports):
+        bpy.data.actions[report["action"]].use_fake_user = True  # a take that is not assigned must outlive saving
+        length = int(motion.lengths[number])
+        takes.append({"action": report["action"], "seed": motion.seed + number, "frames": length})
+    return {**reports[0], "clip": clip, "takes": takes}
+
+
+_CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
+
+
+def _pose(armature: bpy.types.Object) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What an evaluated action overwrites: transforms of the bones, and their properties that are numbers."""
+    return {
+        bone.name: (
+            {channel: tuple(getattr(bone, channel)) for channel in _CHANNELS},
+            {key: value for key, value in bone.items() if isinstance(value, (bool, int, float))},
+        )
+        for bone in armature.pose.bones
+    }
+
+
+def _put_back(armature: bpy.types.Object, pose: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for name, (channels, properties) in pose.items():
+        bone = armature.pose.bones[name]
+        for channel, value in channels.items():
+            setattr(bone, channel, value)
+        for key, value in properties.items():
+            bone[key] = value
+
+
+def check(armature: bpy.types.Object | None, settings: Settings) -> bpy.types.Object:
+    """The armature; raises HeroError for what can be known before any work. For the main thread."""
+    if settings.takes < 1:
+        raise HeroError(f"At least 1 take is needed, not {settings.takes}.")
+    rigfile.check_armature(armature)
+    torch_folder.make_importable(settings.torch)
+    assert armature is not None
+    return armature
+
+
+def react_strip(
+    scene: bpy.types.Scene,
+    strip: Any,
+    armature: bpy.types.Object | None,
+    settings: Settings,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Watch a strip, think, and write the takes onto the armature, from the strip's first frame on."""
+    armature = check(armature, settings)
+    start = time.perf_counter()
+    clip = read_strip(scene, strip, on_progress=on_progress)
+    watched = time.perf_counter()
+    motion = think(clip.frames, clip.seconds, settings, on_progress)
+    thought = time.perf_counter()
+    return _write(armature, motion, clip.name, clip.start, scene, watched - start, thought - watched)
+
+
+def react_video(
+    scene: bpy.types.Scene,
+    path: Path,
+    first_frame: int,
+    armature: bpy.types.Object | None,
+    settings: Settings,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The same for a movie file, which is read by the official rule (``hero_core.video``)."""
+    armature = check(armature, settings)
+    start = time.perf_counter()
+    clip = read_video(path, on_progress=on_progress)
+    watched = time.perf_counter()
+    motion = think(clip.frames, clip.duration, settings, on_progress)
+    thought = time.perf_counter()
+    return _write(armature, motion, path.stem, first_frame, scene, watched - start, thought - watched)
+
+
+def _write(
+    armature: bpy.types.Object,
+    motion: Motion,
+    clip: str,
+    first_frame: int,
+    scene: bpy.types.Scene,
+    watch: float,
+    think: float,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    report = write_takes(armature, motion, clip, first_frame, scene)
+    stages = {"watch": watch, "think": think, "write": time.perf_counter() - start}
+    return {**report, "seconds": {**report["seconds"], **stages}}
+
+
+class Reaction:
+    """``react_strip`` in steps: call ``step`` from a timer until ``report`` is there.
+
+    Data-blocks are remembered by name, for undo and deletion make references invalid.
+    """
+
+    def __init__(
+        self, scene: bpy.types.Scene, strip: Any, armature: bpy.types.Object | None, settings: Settings
+    ) -> None:
+        armature = check(armature, settings)
+        self.report: dict[str, Any] | None = None
+        self.stage = "Watching the strip"
+        self._scene, self._armature = scene.name, armature.name
+        self._settings = settings
+        self._reading = StripReading(scene, strip)
+        self._worker: Worker[Motion] | None = None
+        self._cancelled = False
+        self._watch = self._began = time.perf_counter()
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, 0..1."""
+        if self._worker is None:
+            return 0.3 * self._reading.fraction
+        return 0.3 + 0.7 * self._worker.done / self._worker.total
+
+    def step(self) -> None:
+        """Do a little. Raises HeroError, or Cancelled once the thread has come to its end."""
+        if self._worker is None:
+            self._watch_a_frame()
+        elif not self._worker.running:
+            self._finish(self._worker.result())
+
+    def _watch_a_frame(self) -> None:
+        if self._cancelled:
+            raise Cancelled
+        try:
+            self._reading.step()
+        except ReferenceError as err:
+            raise HeroError("The scene of the strip was deleted; nothing was changed.") from err
+        if self._reading.done:
+            self._reading.release()
+            clip, settings = self._reading.clip(), self._settings
+            self._watch = time.perf_counter() - self._began
+            self._began = time.perf_counter()
+            self.stage = "Thinking of a reaction"
+            self._worker = Worker(lambda on_progress: think(clip.frames, clip.seconds, settings, on_progress))
+
+    def _finish(self, motion: Motion) -> None:
+        scene, armature = bpy.data.scenes.get(self._scene), bpy.data.objects.get(self._armature)
+        if scene is None or armature is None:
+            gone = self._scene if scene is None else self._armature
+            raise HeroError(f"'{gone}' was deleted or renamed meanwhile; nothing was changed.")
+        clip, thought = self._reading, time.perf_counter() - self._began
+        self.report = _write(armature, motion, clip.name, clip.start, scene, self._watch, thought)
+
+    def cancel(self) -> None:
+        """Ask it to stop; a later ``step`` raises Cancelled."""
+        self._cancelled = True
+        self.stage = "Cancelling"
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def release(self) -> None:
+        """Leave nothing in the file for now (before it is saved or undone); the next step goes on."""
+        self._reading.release()
+
+    def close(self) -> None:
+        """Stop, and wait until no thread is left."""
+        self.cancel()
+        self.release()
+        if self._worker is not None:
+            self._worker.join()

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The add-on registers and unregisters cleanly, says what is missing, and its operators do the job."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+bpy = pytest.importorskip("bpy")
+
+from characters import mixamo  # noqa: E402
+
+import hero_blender  # noqa: E402
+from hero_blender import compat, operators, panels, preferences, properties, torch_folder  # noqa: E402
+
+
+@pytest.fixture
+def addon(blend: Any) -> Iterator[Any]:
+    hero_blender.register()
+    yield blend
+    hero_blender.unregister()
+
+
+@pytest.fixture
+def movie(tmp_path: Path) -> Path:
+    pytest.importorskip("av", reason="needs PyAV to make test movies")
+    from movies import write_movie
+
+    return write_movie(tmp_path / "clip.mp4", 30, size=(64, 48))
+
+
+def handlers() -> dict[str, list[Any]]:
+    return {
+        name: list(found)
+        for name in dir(bpy.app.handlers)
+        if isinstance(found := getattr(bpy.app.handlers, name), list)
+    }
+
+
+def test_register_and_unregister_leave_nothing(blend: Any) -> None:
+    before, types = handlers(), {name for name in dir(bpy.types) if name.upper().startswith("HERO")}
+    for _ in range(3):
+        hero_blender.register()
+        assert hasattr(bpy.types.Scene, "hero")
+        assert hasattr(bpy.types, "HERO_OT_react")
+        assert len(handlers()["load_pre"]) == len(before["load_pre"]) + 1
+        hero_blender.unregister()
+        assert not hasattr(bpy.types.Scene, "hero")
+        assert handlers() == before
+        assert {name for name in dir(bpy.types) if name.upper().startswith("HERO")} == types
+
+
+def test_every_class_is_registered_and_every_name_and_tip_is_there(addon: Any) -> None:
+    registered = {cls for module in (operators, panels, preferences, properties) for cls in module.CLASSES}
+    kinds = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
+    defined = set()
+    for info in pkgutil.iter_modules(hero_blender.__path__):
+        if info.name != "__main__":
+            module = importlib.import_module(f"hero_blender.{info.name}")
+            defined |= {
+                value
+                for value in vars(module).values()
+                if isinstance(value, type) and issubclass(value, kinds) and value.__module__ == module.__name__
+            }
+    assert defined == registered
+    for cls in defined:
+        for prop in cls.bl_rna.properties:
+            if prop.identifier in getattr(cls, "__annotations__", {}):
+                assert prop.name
+                assert prop.description and not prop.description.endswith(".")
+        if issubclass(cls, bpy.types.Operator):
+            assert cls.bl_idname.startswith("hero.")
+            assert cls.__doc__ and not cls.__doc__.endswith(".")
+
+
+def test_what_is_missing_is_said(addon: Any, movie: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_folder, "find", lambda chosen="": Path("somewhere"))
+    context, scene = bpy.context, bpy.context.scene
+    assert properties.missing(context) == "Select a movie strip in the sequencer"
+    assert not bpy.ops.hero.react.poll()
+    strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    scene.sequence_editor.active_strip = strip
+    assert properties.missing(context) == "Pick the character's armature"
+    rig = mixamo(bpy)
+    assert properties.missing(context) is None
+    assert bpy.ops.hero.react.poll()
+    context.view_layer.objects.active = None
+    assert properties.missing(context) == "Pick the character's armature"
+    scene.hero.armature = rig
+    assert properties.missing(context) is None
+    strip.mute = True
+    assert properties.missing(context) == "The strip 'clip' is muted"
+    strip.mute = False
+    scene.hero.strip = "gone"
+    assert properties.missing(context) == "There is no strip 'gone' any more"
+    scene.hero.strip = "clip"
+    monkeypatch.setattr(torch_folder, "find", lambda chosen="": None)
+    assert "PyTorch is not installed" in (properties.missing(context) or "")
+
+
+def test_settings_come_from_the_panel(addon: Any) -> None:
+    chosen = bpy.context.scene.hero
+    assert properties.settings_of(bpy.context).seconds is None
+    chosen.length, chosen.seconds, chosen.takes, chosen.seed = "SECONDS", 3.2, 4, 9
+    settings = properties.settings_of(bpy.context)
+    assert settings.seconds == pytest.approx(3.2)
+    assert (settings.takes, settings.seed, settings.model, settings.device) == (4, 9, None, "auto")
+    chosen.model = "//weights"
+    assert properties.settings_of(bpy.context).model == bpy.path.abspath("//weights")
+
+
+class Layout:
+    """Stands for bpy's UILayout, which only a window has: records what is drawn and knows the real properties."""
+
+    def __init__(self, drawn: list[tuple[str, Any]] | None = None) -> None:
+        self.drawn: list[tuple[str, Any]] = [] if drawn is None else drawn
+
+    def row(self, **_: Any) -> Layout:
+        return Layout(self.drawn)
+
+    column = row
+
+    def prop(self, data: Any, name: str, **_: Any) -> None:
+        getattr(data, name)
+        self.drawn.append(("prop", name))
+
+    def prop_search(self, data: Any, name: str, source: Any, names: str, **_: Any) -> None:
+        getattr(data, name), getattr(source, names)
+        self.drawn.append(("search", name))
+
+    def label(self, text: str = "", **_: Any) -> None:
+        self.drawn.append(("label", text))
+
+    def operator(self, name: str, **_: Any) -> None:
+        assert getattr(bpy.ops.hero, name.split(".")[1]).idname_py() == name
+        self.drawn.append(("operator", name))
+
+    def progress(self, factor: float, text: str, **_: Any) -> None:
+        self.drawn.append(("progress", text))
+
+
+def drawn(panel: type = panels.HERO_PT_view3d) -> list[tuple[str, Any]]:
+    class Drawing:
+        layout = Layout()
+
+    panel.draw(Drawing, bpy.context)  # type: ignore[attr-defined]
+    return Drawing.layout.drawn
+
+
+def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
+    for panel in panels.CLASSES:
+        assert ("operator", "hero.react") in drawn(panel)
+    assert ("label", "Select a movie strip in the sequencer") in drawn()
+    scene = bpy.context.scene
+    scene.sequence_editor_create()
+    strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    scene.sequence_editor.active_strip = strip
+    mixamo(bpy)
+    found = drawn()
+    assert ("label", "Active: clip") in found
+    assert ("label", "Active: character") in found
+    assert ("prop", "seconds") not in found
+    scene.hero.length = "SECONDS"
+    assert ("prop", "seconds") in drawn()
+
+
+def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
+    from models import write_tiny
+
+    from hero_blender.react import Reaction, Settings
+    from hero_core.errors import Cancelled
+
+    scene = bpy.context.scene
+    strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    model = str(write_tiny(tmp_path / "tiny"))
+    operators.Running.reaction = reaction = Reaction(scene, strip, mixamo(bpy), Settings(model=model))
+    found = drawn()
+    assert ("progress", "Watching the strip…") in found
+    assert ("operator", "hero.cancel") in found
+    assert ("operator", "hero.react") not in found
+    assert not bpy.ops.hero.react.poll()
+    reaction.step()
+    assert len(bpy.data.scenes) == 2
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))  # save_pre takes the private scene out
+    assert len(bpy.data.scenes) == 1
+    assert bpy.ops.hero.cancel() == {"FINISHED"}
+    with pytest.raises(Cancelled):
+        reaction.step()
+    operators.close_current()
+    assert not bpy.ops.hero.cancel.poll()
+    assert ("operator", "hero.react") in drawn()
+
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
+    assert operators.Running.reaction is None
+    assert ("operator", "hero.react") in drawn()
+
+
+def test_another_file_ends_the_reaction(addon: Any, movie: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
+    from hero_blender.react import Reaction, Settings
+
+    strip = compat.new_movie_strip(bpy.context.scene, "clip", str(movie), 1, 1)
+    operators.Running.reaction = reaction = Reaction(bpy.context.scene, strip, mixamo(bpy), Settings())
+    reaction.step()
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    assert operators.Running.reaction is None
+    assert len(bpy.data.scenes) == 1
+
+
+def test_operator_without_a_window_runs_straight_through(addon: Any, movie: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
+    from models import write_tiny
+
+    scene = bpy.context.scene
+    compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    scene.hero.strip, scene.hero.armature = "clip", mixamo(bpy)
+    scene.hero.model = str(write_tiny(tmp_path / "tiny"))
+    scene.hero.takes = 2
+    for call in ("EXEC_DEFAULT", "INVOKE_DEFAULT"):
+        assert bpy.ops.hero.react(call) == {"FINISHED"}
+    assert len(bpy.data.actions) == 4
+    assert compat.assigned_action(scene.hero.armature)[0].name == "clip take 1 seed 0.001"
+    scene.hero.model = str(tmp_path / "nowhere")
+    with pytest.raises(RuntimeError, match="nowhere"):
+        bpy.ops.hero.react()
+    assert len(bpy.data.actions) == 4
+
+
+def test_choices_are_saved_and_the_moment_is_not(addon: Any, tmp_path: Path) -> None:
+    bpy.context.scene.hero.seed = 12
+    path = str(tmp_path / "kept.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    assert bpy.context.scene.hero.seed == 12
+    names = {prop.identifier for prop in bpy.context.scene.hero.bl_rna.properties} - {"rna_type", "name"}
+    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds"}
