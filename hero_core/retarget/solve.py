@@ -33,7 +33,8 @@ Array = npt.NDArray[Any]
 _J = {name: row for row, name in enumerate(JOINTS)}
 _SIDES = ("left", "right")
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
-_TURN_LIMIT = np.radians(50.0)  # a hinge turns at most so far about its limb between two poses
+# How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
+_TURN_LIMITS = np.radians([40.0, 90.0])
 
 
 @dataclass
@@ -294,17 +295,20 @@ def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | 
     # The axis as an angle about the upper segment, from the hint.
     third = np.cross(upper, hint)
     angle = np.arctan2(np.sum(normal * third, -1), np.sum(normal * hint, -1))
-    # A limb that bends the wrong way by a little is straight and noisy; by a lot it is meant.
-    wrong = np.abs(angle) > np.pi / 2
-    trust = np.where(wrong, _smoothstep(bend, 25.0, 45.0), _smoothstep(bend, 3.0, 10.0))
-    seen = trust * np.exp(1j * angle)
-    angle = np.angle(20 * seen + _smooth(seen, 4.0) + 0.05)
-    hinge = _turn_limited(upper, hint, angle)
-    return (*_unbend(upper * lengths[0], lower * lengths[1], hinge), hinge)
+    # The flatter the triangle, the less its normal means: a centimetre of noise turns that of a limb bent by 10 degrees
+    # by 25. So flat ones lean on the frames around, weighed by how much they are bent, and at last on the hint.
+    seen = np.minimum(np.sin(np.radians(np.minimum(bend, 90.0))), 0.6) ** 2 * np.exp(1j * angle)
+    if foot is not None:  # a knee that bends the wrong way by a little is straight and noisy
+        seen = np.where(np.abs(angle) > np.pi / 2, _smoothstep(bend, 25.0, 45.0), 1.0) * seen
+    around = _smooth(seen, 2.5) + 0.1 * _smooth(seen, 8.0) + 0.003
+    clear = _smoothstep(bend, 8.0, 30.0) * (np.abs(seen) > 0)
+    angle = np.angle((1 - clear) * around / np.abs(around) + clear * np.exp(1j * angle))
+    hinge = _turn_limited(upper, hint, angle, _TURN_LIMITS[0] + clear * (_TURN_LIMITS[1] - _TURN_LIMITS[0]))
+    return (*_unbend(upper * lengths[0], lower * lengths[1], hinge, bend), hinge)
 
 
-def _turn_limited(upper: Array, hint: Array, angle: Array) -> Array:
-    """(N, 3) the hinge at ``angle`` from the hint about the limb, never turning faster than the limit.
+def _turn_limited(upper: Array, hint: Array, angle: Array, limit: Array) -> Array:
+    """(N, 3) the hinge at ``angle`` (N,) from the hint about the limb, turning by at most ``limit`` (N,) a pose.
 
     What counts is the turn against the hinge of the pose before carried along by the limb's swing: the hint itself may
     spin where the limb points away from where it rests.
@@ -313,21 +317,24 @@ def _turn_limited(upper: Array, hint: Array, angle: Array) -> Array:
     carried = np.einsum("nij,nj->ni", swing(upper[:-1], upper[1:]), hint[:-1])
     drift = np.arctan2(np.sum(carried * third[1:], -1), np.sum(carried * hint[1:], -1))
     turned = angle.tolist()
-    for now, slip in enumerate(drift.tolist(), 1):
+    for now, (slip, most) in enumerate(zip(drift.tolist(), limit[1:].tolist(), strict=True), 1):
         before = turned[now - 1] + slip
         step = (turned[now] - before + np.pi) % (2 * np.pi) - np.pi
-        turned[now] = before + min(max(step, -_TURN_LIMIT), _TURN_LIMIT)
+        turned[now] = before + min(max(step, -most), most)
     turns = np.array(turned)[:, None]
     return np.asarray(np.cos(turns) * hint + np.sin(turns) * third)
 
 
-def _unbend(first: Array, second: Array, hinge: Array) -> tuple[Array, Array]:
-    """Directions of the two segments with a knee or elbow that bends backwards made straight; its ends stay in line."""
+def _unbend(first: Array, second: Array, hinge: Array, bend: Array) -> tuple[Array, Array]:
+    """Directions of the two segments with a knee or elbow that bends backwards a little made straight, ends in line.
+
+    One that bends far against its hinge (``bend`` in degrees) is meant so; its directions stay.
+    """
     chord = unit(first + second)
-    back = np.cross(across(hinge, chord), chord)  # where the joint goes when the limb bends the natural way, reversed
-    wrong = np.sum(first * back, -1) > 0
-    straight = [segment - np.sum(segment * back, -1, keepdims=True) * back for segment in (first, second)]
-    return unit(np.where(wrong[:, None], straight[0], first)), unit(np.where(wrong[:, None], straight[1], second))
+    back = np.cross(across(hinge, chord), chord)  # the side to which the joint never goes
+    amount = np.where(np.sum(first * back, -1) > 0, 1 - _smoothstep(bend, 15.0, 30.0), 0.0)[:, None]
+    first, second = (each - amount * np.sum(each * back, -1, keepdims=True) * back for each in (first, second))
+    return unit(first), unit(second)
 
 
 def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Array:
