@@ -25,20 +25,26 @@ class MaskedTransformer(ConditionedTransformer):
         self.init_weights()
 
     def forward(
-        self, ids: Tensor, condition: Condition, padding: Tensor | None = None, guidance: float = 1.0
+        self,
+        ids: Tensor,
+        condition: Condition,
+        padding: Tensor | None = None,
+        guidance: float = 1.0,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """Logits of every token.
+        """Logits of every token, or of some.
 
         Args:
             ids: (B, n).
             condition: from :meth:`prepare`, of C clips; B is a multiple of C.
             padding: (B, n), True at padding; None if there is none.
             guidance: scale of classifier-free guidance; 1 is the plain conditional pass.
+            rows: (B, m), the places of the tokens that are wanted; None = all.
 
         Returns:
-            (B, n, K) float32.
+            (B, n, K) or (B, m, K) float32.
         """
-        x = self.run(self.token_emb(ids), None, condition, padding, guidance)
+        x = self.run(self.token_emb(ids), None, condition, padding, guidance, rows)
         logits: Tensor = self.output_process.poseFinal(x)
         return logits.float()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from .errors import Cancelled, HeroError
 from .masked import MaskedTransformer
 from .residual import ResidualTransformer
-from .transformer import Condition, padding_of
+from .transformer import Condition, padding_of, take
 
 SAMPLING = ("categorical", "gumbel", "argmax")
 Shape = tuple[int, int, int]  # (B, n, K)
@@ -44,35 +44,43 @@ def mask_counts(step: int, steps: int, editable: Tensor) -> Tensor:
     return (share.to(editable.device) * editable).round().clamp(min=1).long()
 
 
-def draw(
-    logits: Tensor,
-    sampling: str,
-    *,
-    topk: float = 0.9,
-    temperature: float = 1.0,
-    generators: Generators = None,
-    lengths: Tensor | None = None,
-) -> Tensor:
+def draw_noise(sampling: str, shape: Shape, lengths: Tensor, generators: Generators) -> Tensor | None:
+    """What :func:`draw` needs to be random: (B, n, K) on the CPU, exponential or (for gumbel) uniform.
+
+    Each sample draws for its own length (B,) only; past it stands a constant.
+    """
+    if sampling == "argmax":
+        return None
+    if generators is None:
+        raise HeroError("Random sampling needs generators; pass one for each sample, or sampling='argmax'.")
+    if callable(generators):
+        return generators(sampling, shape)
+    noise = torch.full(shape, 0.5)
+    for own, length, generator in zip(noise, lengths.tolist(), generators, strict=True):
+        if sampling == "gumbel":
+            own[:length].uniform_(generator=generator)
+        else:
+            own[:length].exponential_(generator=generator)
+    return noise
+
+
+def draw(logits: Tensor, noise: Tensor | None, sampling: str, topk: float = 0.9, temperature: float = 1.0) -> Tensor:
     """Choose a class from each row of logits.
 
     Args:
         logits: (B, n, K).
+        noise: (B, n, K) from :func:`draw_noise`; None for argmax.
         sampling: "categorical", "gumbel" (both from the softmax; they differ in the noise they consume,
             as the official programs do) or "argmax".
         topk: share of the classes to leave out, the least likely ones; ceil((1 - topk) K) stay.
         temperature: divides the logits.
-        generators: on the CPU, one for each sample; not needed for argmax.
-        lengths: (B,) tokens, which say how much noise each sample draws.
 
     Returns:
         (B, n) class indices.
     """
-    if sampling == "argmax":
+    if noise is None:
         return logits.argmax(dim=-1)
-    batch, n, classes = logits.shape
-    keep = math.ceil((1 - topk) * classes)
-    best, index = logits.topk(keep, dim=-1)  # (B, n, keep)
-    noise = _noise(sampling, (batch, n, classes), generators, lengths).to(logits.device)
+    best, index = logits.topk(math.ceil((1 - topk) * logits.shape[-1]), dim=-1)  # (B, n, k)
     noise = noise.gather(-1, index).clamp(min=1e-20)  # float32 can draw 0, an infinite preference
     if sampling == "categorical":
         # The largest p / e with exponential e is a draw from p.
@@ -80,22 +88,6 @@ def draw(
     else:
         choice = (best / max(temperature, 1e-10) - noise.log().neg().log()).argmax(dim=-1, keepdim=True)
     return index.gather(-1, choice)[..., 0]
-
-
-def _noise(kind: str, shape: Shape, generators: Generators, lengths: Tensor | None) -> Tensor:
-    """(B, n, K) on the CPU: exponential for categorical, uniform for Gumbel; 0.5 past a sample's length."""
-    if generators is None:
-        raise HeroError("Random sampling needs generators; pass one for each sample, or sampling='argmax'.")
-    if callable(generators):
-        return generators(kind, shape)
-    noise = torch.full(shape, 0.5)
-    counts = [shape[1]] * shape[0] if lengths is None else lengths.tolist()
-    for own, generator, count in zip(noise, generators, counts, strict=True):
-        if kind == "gumbel":
-            own[:count].uniform_(generator=generator)
-        else:
-            own[:count].exponential_(generator=generator)
-    return noise
 
 
 def generate_base(
@@ -121,7 +113,8 @@ def generate_base(
         lengths: (B,) tokens of each sample, at least 1.
         steps: forward passes.
         guidance: classifier-free guidance scale; 1 turns it off.
-        sampling, topk, temperature, generators: see :func:`draw`.
+        sampling, topk, temperature: see :func:`draw`.
+        generators: on the CPU, one for each sample; not needed for argmax.
         initial_ids: (B, n) tokens to keep where ``edit_mask`` is False; -1 is allowed at padding.
         edit_mask: (B, n), True where a token is to be filled; None fills all.
         on_progress: called with (steps done, steps) after each; False stops.
@@ -135,7 +128,7 @@ def generate_base(
     """
     device = condition.intention.device
     lengths = lengths.to(device)
-    n = int(lengths.max()) if initial_ids is None else initial_ids.shape[1]
+    batch, n = len(lengths), int(lengths.max()) if initial_ids is None else initial_ids.shape[1]
     padding = padding_of(lengths, n)  # (B, n)
     editable = ~padding
     if edit_mask is not None:
@@ -151,22 +144,18 @@ def generate_base(
         pads = padding if bool(padding.any()) else None
         for step in range(steps):
             count = mask_counts(step, steps, editable.sum(dim=1))
-            rank = scores.argsort(dim=-1, stable=True).argsort(dim=-1)
-            masked = (rank < count[:, None]) & editable
-            ids = torch.where(masked, model.mask_id, ids)
-            logits = model(ids, condition, pads, guidance)  # (B, n, K)
-            chosen = draw(
-                logits,
-                sampling,
-                topk=topk,
-                temperature=temperature,
-                generators=generators,
-                lengths=lengths,
-            )
-            ids = torch.where(masked, chosen, ids)
+            # The least sure tokens, as many as the sample with the most to fill has.
+            rows = scores.argsort(dim=-1, stable=True)[:, : int(count.max())]  # (B, m)
+            masked = (torch.arange(rows.shape[1], device=device) < count[:, None]) & editable.gather(1, rows)
+            ids = ids.scatter(1, rows, torch.where(masked, model.mask_id, ids.gather(1, rows)))
+            logits = model(ids, condition, pads, guidance, rows)  # (B, m, K)
+            noise = draw_noise(sampling, (batch, n, logits.shape[-1]), lengths, generators)
+            noise = None if noise is None else take(noise.to(device), rows)
+            chosen = draw(logits, noise, sampling, topk, temperature)
+            ids = ids.scatter(1, rows, torch.where(masked, chosen, ids.gather(1, rows)))
             # How sure the model is: without the filter, and without the temperature.
             sure = logits.softmax(dim=-1).gather(-1, chosen[..., None])[..., 0]
-            scores = torch.where(masked, sure, _KEEP)
+            scores = torch.full_like(scores, _KEEP).scatter(1, rows, torch.where(masked, sure, _KEEP))
             if on_progress is not None and not on_progress(step + 1, steps):
                 raise Cancelled
         ids = torch.where(padding, -1, ids)
@@ -209,6 +198,7 @@ def generate_residual(
         raise HeroError("Filling a part of a motion needs its tokens; pass initial_ids with edit_mask.")
     device = condition.intention.device
     base_ids = base_ids.to(device)
+    batch, n = base_ids.shape
     padding = base_ids < 0
     lengths = (~padding).sum(dim=1)
     last = model.cfg.num_quantizers - 1
@@ -220,14 +210,8 @@ def generate_residual(
         for layer in range(1, last + 1):
             history = history + model.embedding(layer - 1)[ids]  # (B, n, code_dim)
             logits = model(history, layer, condition, pads, guidance)  # (B, n, K + 1)
-            ids = draw(
-                logits,
-                sampling,
-                topk=topk,
-                temperature=temperature,
-                generators=generators,
-                lengths=lengths,
-            )
+            noise = draw_noise(sampling, (batch, n, logits.shape[-1]), lengths, generators)
+            ids = draw(logits, None if noise is None else noise.to(device), sampling, topk, temperature)
             if edit_mask is not None and initial_ids is not None:
                 given = initial_ids[..., layer].to(device)
                 ids = torch.where(edit_mask.to(device), ids, torch.where(given < 0, model.pad_id, given))

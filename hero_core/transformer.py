@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn as nn
@@ -28,7 +28,13 @@ from torch import Tensor
 from .config import TransformerConfig
 from .intention import IntentionBlock
 
-KeysValues = tuple[Tensor, Tensor]  # each (C, H, T, D/H)
+
+class Memory(NamedTuple):
+    """The frames of C clips, folded into one layer's cross-attention (see ``MultiheadAttention.fold``)."""
+
+    keys: Tensor  # (C, D, H*T)
+    key_bias: Tensor  # (C, 1, H*T)
+    values: Tensor  # (C, H*T, D)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Condition:
 
     intention: Tensor  # (C, D), the prefix token
     null: Tensor  # (D,), the prefix token of the unconditional twin
-    memory: list[KeysValues]  # one per layer; empty without DIE
+    memory: list[Memory]  # one per layer; empty without DIE
 
     @property
     def clips(self) -> int:
@@ -45,6 +51,11 @@ class Condition:
 
     def unconditional(self) -> Condition:
         return dataclasses.replace(self, intention=self.null.expand_as(self.intention))
+
+
+def take(x: Tensor, rows: Tensor) -> Tensor:
+    """x (B, n, D), rows (B, m) -> (B, m, D)."""
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def padding_of(lengths: Tensor, n: int) -> Tensor:
@@ -84,7 +95,7 @@ class PositionalEncoding(nn.Module):
 
 
 class MultiheadAttention(nn.Module):
-    """torch's nn.MultiheadAttention by its parameter names, with keys and values that can be kept."""
+    """torch's nn.MultiheadAttention by its parameter names; either to itself or to a folded memory."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -95,28 +106,50 @@ class MultiheadAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def keys_values(self, memory: Tensor) -> KeysValues:
-        """(C, T, D) -> keys and values (C, H, T, D/H)."""
-        dim = self.out_proj.in_features
-        kv = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
-        k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return k, v
-
-    def forward(self, x: Tensor, memory: KeysValues | None = None, mask: Tensor | None = None) -> Tensor:
-        """x (B, S, D) attends itself, or the memory of C clips; B is a multiple of C. mask: True = attend."""
-        batch, length, dim = x.shape
-        if memory is None:
+    def forward(self, x: Tensor, mask: Tensor | None, rows: Tensor | None) -> Tensor:
+        """Self-attention of x (B, S, D); mask: True = attend; rows (B, m): the queries wanted, None = all."""
+        dim = x.shape[-1]
+        if rows is None:
             qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-            q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, S, D/H)
+            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, S, D/H)
         else:
-            k, v = memory
-            q = F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
-            # Samples of the same clip line up as one long query, so its memory need not be repeated.
-            q = q.view(k.shape[0], -1, self.heads, dim // self.heads).transpose(1, 2)  # (C, H, B/C*S, D/H)
+            q = F.linear(take(x, rows), self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+            q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, m, D/H)
+            kv = F.linear(x, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
+            k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         p = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        projected: Tensor = self.out_proj(out.transpose(1, 2).reshape(batch, length, dim))
+        projected: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return projected
+
+    def fold(self, memory: Tensor) -> Memory:
+        """Projections of queries and of the output, multiplied into the keys and values of (C, T, D).
+
+        Per head, (x W_q) K^T = x (W_q K^T) and (a V) W_o = a (V W_o). With few frames (H T < D) the folded
+        matrices are smaller than the projections that they stand for, and they serve every step.
+        """
+        dim = memory.shape[-1]
+        kv = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)  # (C, T, H, D/H)
+        k = k * k.shape[-1] ** -0.5
+        w_q = self.in_proj_weight[:dim].unflatten(0, (self.heads, -1))  # (H, D/H, D)
+        b_q = self.in_proj_bias[:dim].unflatten(0, (self.heads, -1))
+        w_o = self.out_proj.weight.unflatten(1, (self.heads, -1))  # (D, H, D/H)
+        return Memory(
+            keys=torch.einsum("cthi,hid->cdht", k, w_q).flatten(2),
+            key_bias=torch.einsum("cthi,hi->cht", k, b_q).flatten(1)[:, None],
+            values=torch.einsum("cthi,dhi->chtd", v, w_o).flatten(1, 2),
+        )
+
+    def attend(self, x: Tensor, memory: Memory) -> Tensor:
+        """x (B, S, D) attends the memory of C clips; B is a multiple of C."""
+        # Samples of the same clip line up as one long query, so its memory need not be repeated.
+        rows = x.reshape(memory.keys.shape[0], -1, x.shape[-1])  # (C, B/C * S, D)
+        logits = torch.baddbmm(memory.key_bias, rows, memory.keys)  # (C, B/C * S, H*T)
+        weights = logits.unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        weights = F.dropout(weights, self.dropout, self.training)
+        out = torch.baddbmm(self.out_proj.bias, weights.to(memory.values.dtype), memory.values)
+        return out.view_as(x)
 
 
 class Layer(nn.Module):
@@ -136,10 +169,12 @@ class Layer(nn.Module):
             self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(cfg.dropout)
 
-    def forward(self, x: Tensor, memory: KeysValues | None, mask: Tensor | None) -> Tensor:
-        x = self.norm1(x + self.dropout(self.self_attn(x, mask=mask)))
+    def forward(self, x: Tensor, memory: Memory | None, mask: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """x (B, S, D) -> (B, S, D), or (B, m, D) of the wanted rows (B, m) alone."""
+        attended = self.self_attn(x, mask, rows)
+        x = self.norm1((x if rows is None else take(x, rows)) + self.dropout(attended))
         if memory is not None:
-            x = self.norm2(x + self.dropout(self.multihead_attn(x, memory)))
+            x = self.norm2(x + self.dropout(self.multihead_attn.attend(x, memory)))
         last = self.norm2 if memory is None else self.norm3
         h = self.linear2(self.dropout(F.gelu(self.linear1(x))))
         out: Tensor = last(x + self.dropout(h))
@@ -217,10 +252,10 @@ class ConditionedTransformer(nn.Module):
         e = self.intention(local, pooled)
         if drop is not None:
             e = e * ~drop[:, None]
-        memory: list[KeysValues] = []
+        memory: list[Memory] = []
         if self.cfg.use_die:
             frames = self.cond_emb(local)  # the same Linear as the intention's, no positions
-            memory = [layer.multihead_attn.keys_values(frames) for layer in self.layers]
+            memory = [layer.multihead_attn.fold(frames) for layer in self.layers]
         return Condition(self.cond_emb(e), self.cond_emb.bias, memory)
 
     def draw_drop(self, batch: int, generator: torch.Generator | None) -> Tensor:
@@ -228,7 +263,13 @@ class ConditionedTransformer(nn.Module):
         return torch.rand(batch, generator=generator) < self.cfg.cond_drop_prob
 
     def run(
-        self, x: Tensor, prefix: Tensor | None, condition: Condition, padding: Tensor | None, guidance: float
+        self,
+        x: Tensor,
+        prefix: Tensor | None,
+        condition: Condition,
+        padding: Tensor | None,
+        guidance: float,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """The sequence through all layers and the head, but for its last Linear.
 
@@ -241,9 +282,10 @@ class ConditionedTransformer(nn.Module):
             condition: C clips, B a multiple of C.
             padding: (B, n), True at padding; None if there is none.
             guidance: scale s; 1 computes the conditional half alone.
+            rows: (B, m), the tokens that are wanted; None = all. The last layer leaves out the others.
 
         Returns:
-            (B, n, D).
+            (B, n, D) or (B, m, D).
         """
         x = self.position_enc(self.input_process(x))
         batch, n, dim = x.shape
@@ -251,6 +293,9 @@ class ConditionedTransformer(nn.Module):
         second = [] if prefix is None else [prefix.expand(batch, dim)[:, None]]
         x = torch.cat((first[:, None], *second, x), dim=1)  # (B, p + n, D)
         skip = x.shape[1] - n
+        if rows is None:
+            rows = torch.arange(n, device=x.device).expand(batch, n)
+        rows = rows + skip
         mask = None
         if padding is not None:
             mask = F.pad(~padding, (skip, 0), value=True)[:, None, None]  # (B, 1, 1, p + n)
@@ -258,11 +303,13 @@ class ConditionedTransformer(nn.Module):
             twin = x.clone()
             twin[:, 0] = condition.null
             x = torch.stack((x, twin), dim=1).flatten(0, 1)  # (2B, p + n, D): each sample, then its twin
+            rows = rows.repeat_interleave(2, dim=0)
             mask = None if mask is None else mask.repeat_interleave(2, dim=0)
-        memory: list[KeysValues] | list[None] = condition.memory or [None] * len(self.layers)
-        for layer, kv in zip(self.layers, memory, strict=True):
-            x = layer(x, kv, mask)
-        x = self.output_process(x[:, skip:])
+        layers = self.layers
+        memory: list[Memory] | list[None] = condition.memory or [None] * len(layers)
+        for layer, frames in zip(layers[:-1], memory[:-1], strict=True):
+            x = layer(x, frames, mask)
+        x = self.output_process(layers[-1](x, memory[-1], mask, rows))
         if guidance != 1:
             c, a = x.float().unflatten(0, (batch, 2)).unbind(1)
             x = torch.lerp(a, c, guidance).to(x.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hero_core.config import TransformerConfig
 from hero_core.masked import MaskedTransformer, masked_loss
-from hero_core.transformer import padding_of
+from hero_core.transformer import padding_of, take
 
 SMALL = TransformerConfig(
     num_tokens=24, code_dim=16, num_quantizers=4, latent_dim=32, ff_size=48, n_layers=2, n_heads=4, clip_dim=24
@@ -134,6 +134,15 @@ def test_padding_does_not_reach_a_sample() -> None:
     logits = model(ids, model.prepare(local, pooled), pads, guidance=3.0)
     alone = model(ids[1:, :5], model.prepare(local[1:], pooled[1:]), guidance=3.0)
     torch.testing.assert_close(logits[1, :5], alone[0], atol=2e-5, rtol=2e-4)
+
+
+def test_wanted_rows_are_those_of_all() -> None:
+    model, ids = small(), tokens()
+    condition, pads = model.prepare(*clip()), padding_of(LENGTHS, 9)
+    rows = torch.tensor([[3, 0, 8], [4, 4, 1]])
+    logits = model(ids, condition, pads, 3.0, rows)
+    everything = model(ids, condition, pads, 3.0)
+    torch.testing.assert_close(logits, take(everything, rows), atol=2e-5, rtol=2e-4)
 
 
 def test_bfloat16_is_close() -> None:

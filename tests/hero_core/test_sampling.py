@@ -16,7 +16,8 @@ from hero_core.config import TransformerConfig
 from hero_core.errors import Cancelled, HeroError
 from hero_core.masked import MaskedTransformer
 from hero_core.residual import ResidualTransformer
-from hero_core.sampling import draw, generate_base, generate_residual, mask_counts
+from hero_core.sampling import draw, draw_noise, generate_base, generate_residual, mask_counts
+from hero_core.transformer import take
 
 SMALL = TransformerConfig(
     num_tokens=24, code_dim=16, num_quantizers=4, latent_dim=32, ff_size=48, n_layers=2, n_heads=4, clip_dim=24
@@ -47,14 +48,16 @@ class Spy:
     def __init__(self, model: MaskedTransformer) -> None:
         self.model = model
         self.inputs: list[Tensor] = []
+        self.rows: list[Tensor] = []
         self.logits: list[Tensor] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def __call__(self, ids: Tensor, *rest: Any) -> Tensor:
-        logits: Tensor = self.model(ids, *rest)
+    def __call__(self, ids: Tensor, condition: Any, pads: Any, guidance: float, rows: Tensor) -> Tensor:
+        logits: Tensor = self.model(ids, condition, pads, guidance, rows)
         self.inputs.append(ids)
+        self.rows.append(rows)
         self.logits.append(logits)
         return logits
 
@@ -77,7 +80,11 @@ def test_official_base_tokens(name: str, steps: int, sampling: str) -> None:
         generators=seeds(0, 1, 2),
     )
     assert torch.equal(torch.stack(spy.inputs).short(), g[f"out.generate{steps}_trace_inputs"])
-    torch.testing.assert_close(torch.stack(spy.logits).mT, g[f"out.generate{steps}_trace_logits"], **tol)
+    for i, (rows, logits) in enumerate(zip(spy.rows, spy.logits, strict=True)):
+        expected = take(g[f"out.generate{steps}_trace_logits"][i].mT, rows)
+        torch.testing.assert_close(logits, expected, **tol)
+        masked = spy.inputs[i] == model.mask_id
+        assert int(masked.sum()) == int((take(masked[..., None], rows)).sum())  # none that is needed is left out
     assert torch.equal(ids, g[f"out.generate{steps}_ids"])
 
 
@@ -238,11 +245,11 @@ def test_mask_schedule(steps: int, lengths: list[int]) -> None:
 @pytest.mark.parametrize("sampling", ["categorical", "gumbel"])
 def test_draws_follow_the_softmax(sampling: str) -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -8.0, -9.0, -9.0, -9.0, -9.0, -9.0])
-    rows = logits.expand(1, 40000, 10)
-    drawn = draw(rows, sampling, topk=0.6, generators=seeds(0))
-    share = torch.bincount(drawn.flatten(), minlength=10) / 40000
+    count = 40000
+    rows = logits.expand(1, count, 10)
+    noise = draw_noise(sampling, (1, count, 10), torch.tensor([count]), seeds(0))
+    share = torch.bincount(draw(rows, noise, sampling, topk=0.6).flatten(), minlength=10) / count
     expected = torch.cat((logits[:4].softmax(dim=0), torch.zeros(6)))  # the 4 likeliest of 10 stay
     torch.testing.assert_close(share, expected, atol=0.01, rtol=0.0)
-    sharp = draw(rows, sampling, topk=0.0, temperature=0.05, generators=seeds(0))
-    assert bool((sharp == 0).all())
-    assert bool((draw(rows, "argmax") == 0).all())
+    assert bool((draw(rows, noise, sampling, topk=0.0, temperature=0.05) == 0).all())
+    assert bool((draw(rows, None, "argmax") == 0).all())
