@@ -251,8 +251,8 @@ def main(argv: list[str]) -> int:
         return student.total(losses), {key: float(value.detach()) for key, value in losses.items()}
 
     def validate() -> dict[str, float]:
-        """Pictures and labelled clips apart, as the two say different things."""
-        result, score = dict[str, float](), 0.0
+        """Pictures and labelled clips apart, as the two say different things; agreement with the teacher decides."""
+        result, score = dict[str, float](), list[float]()
         for name, pool in zip(("pictures", "clips"), held_out, strict=True):
             if not len(pool):
                 continue
@@ -261,13 +261,13 @@ def main(argv: list[str]) -> int:
             for part in pool.split(distil.clips):
                 with torch.autocast(loop_cfg.device.split(":")[0], torch.bfloat16, enabled=loop_cfg.bf16):
                     losses = losses_of(part, None)
-                for key, value in {"score": student.total(losses), **losses}.items():
+                for key, value in losses.items():
                     sums[key] = sums.get(key, 0.0) + float(value) * len(part)
                 seen += len(part)
             if seen:
-                score += sums["score"] / seen
+                score.append(1 - sums["cosine"] / seen)
                 result |= {f"{name}_{key}": sums[key] / seen for key in ("cosine", "agree", "place", "right", "grid")}
-        return {"score": score, **result}
+        return {"score": sum(score) / len(score), **result}
 
     best = loop.run(student, loss_fn, validate, loop_cfg, out)
     state = loop.load_weights(best)
