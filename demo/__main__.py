@@ -74,7 +74,7 @@ def make(options: argparse.Namespace) -> None:
         rig = _rigify_human()
         skin = mannequin.dress(rig)
         stage.paint(skin)
-        scene = bpy.context.scene
+        scene: Any = bpy.context.scene
     with _step(2, "Movie strip in the sequencer", seconds):
         strip = _add_strip(scene, options.video, part)
     with _step(3, "Watch the clip, generate the reaction, fit it to the rig", seconds):

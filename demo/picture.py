@@ -49,7 +49,7 @@ class Clip:
             width, height = (max(2, round(scale * side / 2) * 2) for side in (stream.width, stream.height))
             for frame in container.decode(stream):
                 self.times.append(float(frame.time or 0.0))
-                small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+                small: Any = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
                 self.pictures.append(place(small.to_ndarray(), size))
         first = self.times[0]
         self.times = [moment - first for moment in self.times]

@@ -86,7 +86,7 @@ def _call(title: str, command: list[str], timeout: float | None = None, **extra:
 def _lint(python: Path) -> int:
     checks = [
         ("ruff check", ["-m", "ruff", "check", "."]),
-        ("ruff format", ["-m", "ruff", "format", "--check", "--quiet", "."]),
+        ("ruff format", ["-m", "ruff", "format", "--check", "."]),
         ("mypy: hero_core, tools (strict)", ["-m", "mypy", "-p", "hero_core", "-p", "tools"]),
         ("mypy: hero_blender, demo", ["-m", "mypy", "-p", "hero_blender", "-p", "demo"]),
     ]

@@ -17,9 +17,9 @@ pytest.importorskip("bpy")
 pytest.importorskip("hatchling", reason="needs the tools of 'python build.py test' to build the wheel")
 pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
 
-from movies import write_movie  # noqa: E402
+from movies import write_movie
 
-from tools import extension  # noqa: E402
+from tools import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 
