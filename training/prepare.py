@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path) -> tuple[RVQVAE, Tensor, Tensor]:
 
 
 def load_encoder(folder: Path) -> VideoEncoder:
-    values = json.loads((folder / "encoder.json").read_text())
+    values = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))["encoder"]
     config = VideoEncoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     model = VideoEncoder(config)
     model.load_state_dict({k: v.float() for k, v in loop.load_weights(folder / "encoder.safetensors").items()})

@@ -49,7 +49,8 @@ class Pairs:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One random reaction and view for each clip (B,).
 
-        Returns local (B, T, D), pooled (B, D), ids (B, n, Q) padded with -1 and lengths (B,). With ``crop``
+        Returns local (B, T, D), pooled (B, D), ids (B, n, Q) padded with -1 to
+        the longest, and lengths (B,). With ``crop``
         a third of the samples lose a token at one end, as in the official data set.
         """
         views = torch.randint(self.local.shape[1], (len(clips),), generator=generator)
@@ -70,7 +71,8 @@ class Pairs:
                     ids[i, : n - 1] = ids[i, 1:n].clone()
                 ids[i, n - 1] = -1
                 lengths[i] = n - 1
-        return local, local.mean(1), ids, lengths
+        longest = int(lengths.max())  # nobody trains on padding that all share
+        return local, local.mean(1), ids[:, :longest], lengths
 
 
 def load(path: str | os.PathLike[str]) -> Pairs:

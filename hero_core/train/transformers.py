@@ -20,7 +20,7 @@ from hero_core.masked import MaskedTransformer
 from hero_core.residual import ResidualTransformer
 from hero_core.train import loop, pairs
 
-USAGE = "python -m hero_core.train {masked,residual} --config FILE --pairs FILE --out FOLDER"
+USAGE = "python -m hero_core.train {masked,residual} --config FILE --pairs FILE --out FOLDER [--init FILE]"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
     out, device = Path(args["out"]), loop_cfg.device
     torch.manual_seed(loop_cfg.seed)
     model = (MaskedTransformer if argv[0] == "masked" else ResidualTransformer)(model_cfg).to(device)
+    if "init" in args:
+        model.load_state_dict(loop.load_weights(args["init"]))
     print(f"{len(train)} clips to train on, {len(val)} to validate; {len(data.ids)} reactions", flush=True)
 
     def loss_of(clips: Tensor, generator: torch.Generator, crop: bool) -> tuple[Tensor, Tensor]:
