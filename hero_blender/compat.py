@@ -63,48 +63,42 @@ def new_movie_strip(scene: bpy.types.Scene, name: str, filepath: str, channel: i
 
 
 def add_movie(scene: bpy.types.Scene, filepath: str, fps: float, start: int) -> Any:
-    """Put a movie into the lowest free channel, at its own speed where its rate is not that of the scene."""
-    taken = [strip.channel for strip in strips_of(scene)]
-    channel = max(taken, default=0) + 1
+    """Put a movie above all strips and make it the active one; at its own speed where a window allows that."""
+    channel = max((strip.channel for strip in strips_of(scene)), default=0) + 1
     name = bpy.path.display_name_from_filepath(filepath)
-    strip = None
-    if abs(fps * scene.render.fps_base / scene.render.fps - 1) > 1e-3:
-        strip = _add_movie_at_its_speed(scene, filepath, channel, start)
-    if strip is None:
-        strip = new_movie_strip(scene, name, filepath, channel, start)
-    strip.name = name
+    strip = new_movie_strip(scene, name, filepath, channel, start)
     scene.sequence_editor.active_strip = strip
     workspace = bpy.context.workspace
     if getattr(workspace, "sequencer_scene", scene) is None:
         workspace.sequencer_scene = scene  # 5.0: else the sequencer shows nothing
+    speed = fps * scene.render.fps_base / scene.render.fps
+    windows = bpy.context.window_manager.windows
+    if abs(speed - 1) > 1e-3 and len(windows) and windows[0].scene == scene:
+        _set_speed(windows[0], scene, speed)
     return strip
 
 
-def _add_movie_at_its_speed(scene: bpy.types.Scene, filepath: str, channel: int, start: int) -> Any | None:
-    """Only the operator can adjust the speed, and it wants a sequencer; None where there is no window to hold one."""
-    windows = bpy.context.window_manager.windows
-    if not windows or windows[0].scene != scene:
-        return None
-    window, area = windows[0], windows[0].screen.areas[0]
-    kind, shown = area.ui_type, getattr(window.workspace, "sequencer_scene", None)
-    before = {strip.name for strip in all_strips_of(scene)}
+def _set_speed(window: bpy.types.Window, scene: bpy.types.Scene, speed: float) -> None:
+    """Retime the active strip.
+
+    By an operator, which wants a sequencer: ``retiming_keys.add`` crashes 4.5 and 5.0, and so does, from 5.0, the
+    operator that adds a movie at its own speed.
+    """
+    area, workspace = window.screen.areas[0], window.workspace
+    kind, shown = area.ui_type, getattr(workspace, "sequencer_scene", None)
     area.ui_type = "SEQUENCE_EDITOR"
     try:
-        if hasattr(window.workspace, "sequencer_scene"):
-            window.workspace.sequencer_scene = scene
+        if hasattr(workspace, "sequencer_scene"):
+            workspace.sequencer_scene = scene
+        for other in strips_of(scene):
+            other.select = other == active_strip(scene)
         region = next(region for region in area.regions if region.type == "WINDOW")
-        with bpy.context.temp_override(window=window, area=area, region=region, scene=scene):
-            bpy.ops.sequencer.movie_strip_add(
-                filepath=filepath, frame_start=start, channel=channel, sound=False, adjust_playback_rate=True,
-                use_framerate=False, fit_method="FIT", set_view_transform=False,
-            )  # fmt: skip
-    except RuntimeError:
-        return None
+        with bpy.context.temp_override(window=window, area=area, region=region):
+            bpy.ops.sequencer.retiming_segment_speed_set(speed=100 * speed)
     finally:
         area.ui_type = kind
-        if hasattr(window.workspace, "sequencer_scene"):
-            window.workspace.sequencer_scene = shown
-    return next((strip for strip in all_strips_of(scene) if strip.name not in before), None)
+        if hasattr(workspace, "sequencer_scene"):
+            workspace.sequencer_scene = shown
 
 
 def set_image_output(scene: bpy.types.Scene, file_format: str, color_mode: str) -> None:
