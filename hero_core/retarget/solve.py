@@ -300,7 +300,7 @@ def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | 
     seen = np.minimum(np.sin(np.radians(np.minimum(bend, 90.0))), 0.6) ** 2 * np.exp(1j * angle)
     if foot is not None:  # a knee that bends the wrong way by a little is straight and noisy
         seen = np.where(np.abs(angle) > np.pi / 2, _smoothstep(bend, 25.0, 45.0), 1.0) * seen
-    around = _smooth(seen, 2.5) + 0.1 * _smooth(seen, 8.0) + 0.003
+    around = _smooth(seen, 2.5) + 0.1 * _smooth(seen, 10.0) + 0.0015
     clear = _smoothstep(bend, 8.0, 30.0) * (np.abs(seen) > 0)
     angle = np.angle((1 - clear) * around / np.abs(around) + clear * np.exp(1j * angle))
     hinge = _turn_limited(upper, hint, angle, _TURN_LIMITS[0] + clear * (_TURN_LIMITS[1] - _TURN_LIMITS[0]))
@@ -345,7 +345,9 @@ def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Arr
     slope = float(np.median(slopes[standing])) if standing.sum() >= 3 else _FLAT_FOOT
     forward = unit(foot)
     in_air, on_floor = across(hinge, forward), unit(np.cross(up, forward))
-    left = across((1 - near) * in_air + near * on_floor, forward)
+    # A sole on the floor is level; the foot of somebody who lies is near the floor too, but not on its sole.
+    level = near * _smoothstep(np.sum(in_air * on_floor, -1, keepdims=True), 0.5, 0.9)
+    left = across((1 - level) * in_air + level * on_floor, forward)
     upward = np.cross(forward, left)
     cosine, sine = np.cos(slope), np.sin(slope)
     # Turned up about its own left by the slope of a standing foot.
