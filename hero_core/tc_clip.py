@@ -128,7 +128,7 @@ class Attention(nn.Module):
         k, v = per_frame(self.k_proj(x)), per_frame(self.v_proj(x))
         bias = self.key_bias(tokens, x.shape[1] - local)
         if bias is not None:
-            bias = bias.to(q.dtype)
+            bias = bias[None].to(q.dtype)  # (1, H, 1, N + k): fused attention on the CPU wants all four axes
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out = self.out_proj(out.transpose(1, 2).reshape(batch, local, width))
         with torch.no_grad():
