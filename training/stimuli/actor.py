@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]  # of vertices
 
 # Bones that are posed: (name, parent, cube of its head in base.obj, weight groups of the rig that follow it).
 # The collar bones stay with the chest: turned to the 22-joint collars they puff the shoulders.
@@ -100,7 +102,7 @@ class Mesh:
     """Vertices of every picture, (T, V, 3) or (1, V, 3) if they rest; faces as vertex indices; sRGB colours (V, 3)."""
 
     verts: Array
-    faces: list[tuple[int, ...]]
+    faces: Sequence[tuple[int, ...]]
     colors: Array
     smooth: bool = False
 
@@ -169,7 +171,7 @@ class Person:
         renumber[used] = np.arange(len(used))
         self.faces = [tuple(int(renumber[v]) for v in face) for face in faces]
 
-        def members(group: str) -> Array:
+        def members(group: str) -> Mask:
             return np.isin(used, np.unique([v for face in body.groups[group] for v in face]))
 
         self.heads = np.array(
@@ -190,7 +192,7 @@ class Person:
         """Whether a piece of hair leaves the face free and ends above the waist."""
         return bool(point[1] > eye[1] - 0.32 and (point[2] < eye[2] - 0.055 or point[1] > eye[1] + 0.075))
 
-    def _dress(self, rng: np.random.Generator, eyes: Array, hair: Array, skirt: Array, mood: str) -> Array:
+    def _dress(self, rng: np.random.Generator, eyes: Mask, hair: Mask, skirt: Mask, mood: str) -> Array:
         """sRGB colour of each vertex; clothed skin is pushed out a little so that it reads as cloth."""
         x = self.rest
         part = np.array([bone[0] for bone in BONES])[self.weights.argmax(1)]
@@ -274,7 +276,7 @@ class Person:
             knuckles = 0.5 * far.max()
             x[pick] -= (np.maximum(far - knuckles, 0) * 0.75)[:, None] * along
 
-    def _bulge(self, where: Array, by: float) -> None:
+    def _bulge(self, where: Mask, by: float) -> None:
         """Push vertices out from the bone they hang on."""
         x = self.rest
         bone = self.weights.argmax(1)

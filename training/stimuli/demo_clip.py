@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,8 +29,8 @@ from training.stimuli.scenes import surroundings
 SIZE = (640, 360)
 RATE = 25
 EYES = np.array([0.0, 1.55, 0.0])
-WALK = {"file": CMU, "name": "02_01", "start": 0, "length": 56, "reverse": False}
-PUNCH = {"file": CC0, "name": "M2M_Punch_Cross+idle", "start": 14, "length": 40, "reverse": False}
+WALK: dict[str, Any] = {"file": CMU, "name": "02_01", "start": 0, "length": 56, "reverse": False}
+PUNCH: dict[str, Any] = {"file": CC0, "name": "M2M_Punch_Cross+idle", "start": 14, "length": 40, "reverse": False}
 
 
 def script(data: Path, seed: int) -> Scene:

@@ -63,16 +63,16 @@ def read_creature(path: Path, action: str, steps: int) -> Mesh:
     rig.animation_data.action = bpy.data.actions[action]
     rig.animation_data.action_slot = bpy.data.actions[action].slots[0]
     obj = next(o for o in bpy.data.objects if o.type == "MESH" and o.parent == rig)
-    start, end = bpy.data.actions[action].frame_range
+    span: Any = bpy.data.actions[action].frame_range
     verts = []
     for step in range(steps):
-        bpy.context.scene.frame_set(round(start + (end - start) * step / steps))
+        bpy.context.scene.frame_set(round(span[0] + (span[1] - span[0]) * step / steps))
         shape = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
         flat = np.empty(len(shape.data.vertices) * 3)
         shape.data.vertices.foreach_get("co", flat)
         world = flat.reshape(-1, 3) @ np.array(shape.matrix_world)[:3, :3].T + np.array(shape.matrix_world)[:3, 3]
         verts.append(np.stack([world[:, 0], world[:, 2], -world[:, 1]], -1))
-    loops = np.empty(len(obj.data.loops), int)
+    loops = np.empty(len(obj.data.loops), np.int64)
     obj.data.loops.foreach_get("vertex_index", loops)
     uv = np.empty(len(loops) * 2)
     obj.data.uv_layers[0].data.foreach_get("uv", uv)
@@ -148,8 +148,8 @@ def show(scene: Scene, pairs: list[tuple[Mesh, Any]], t: int) -> None:
         if len(mesh.verts) > 1:
             data.vertices.foreach_set("co", to_blender(mesh.verts[t]).astype(np.float32).ravel())
             data.update()
-    eye, look = Vector(to_blender(scene.eye[t])), Vector(to_blender(scene.look[t]))
-    camera = bpy.context.scene.camera
+    eye, look = Vector(to_blender(scene.eye[t]).tolist()), Vector(to_blender(scene.look[t]).tolist())
+    camera: Any = bpy.context.scene.camera
     camera.location = eye
     camera.rotation_euler = (look - eye).to_track_quat("-Z", "Y").to_matrix().to_euler()
     camera.rotation_euler.rotate_axis("Z", float(scene.roll[t]))
@@ -191,9 +191,10 @@ def glow(scene: Scene, t: int, size: tuple[int, int]) -> NDArray[Any]:
     bpy.context.view_layer.update()
     from bpy_extras.object_utils import world_to_camera_view
 
-    x, y, depth = world_to_camera_view(bpy.context.scene, bpy.context.scene.camera, Vector(to_blender(scene.flash_at)))
+    space: Any = bpy.context.scene
+    seen: Any = world_to_camera_view(space, space.camera, Vector(to_blender(scene.flash_at).tolist()))
     u, v = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(1, 0, size[1]))
-    near = np.exp(-np.hypot(u - x, v - y) * max(depth, 1.0) * 0.7)
+    near = np.exp(-np.hypot(u - seen[0], v - seen[1]) * max(seen[2], 1.0) * 0.7)
     return 2.5 * scene.flash[t] * near[..., None] * np.array([1.0, 0.85, 0.55])
 
 

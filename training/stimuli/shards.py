@@ -20,7 +20,7 @@ def split_of(clip: int) -> str:
     return "test" if clip % 10 == 9 else "val" if clip % 20 == 8 else "train"
 
 
-def atomic(path: Path, save: Callable[[Path], None]) -> None:
+def atomic(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a file that appears under its name only when it is whole."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -44,14 +44,14 @@ def write_shard(folder: Path, number: int, clips: Iterable[tuple[NDArray[np.uint
 
     atomic(folder / f"{name}.npz", save)
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    atomic(folder / f"{name}.jsonl", lambda path: path.write_text(lines) and None)
+    atomic(folder / f"{name}.jsonl", lambda path: path.write_text(lines))
     write_index(folder)
 
 
 def write_index(folder: Path) -> None:
     """``index.jsonl`` = the records of all finished shards."""
     lines = "".join(path.read_text() for path in sorted(folder.glob("shard_*.jsonl")))
-    atomic(folder / "index.jsonl", lambda path: path.write_text(lines) and None)
+    atomic(folder / "index.jsonl", lambda path: path.write_text(lines))
 
 
 def missing_shards(folder: Path, clips: int, shard: int = SHARD) -> list[range]:

@@ -77,7 +77,7 @@ def thrown_ball(
 ) -> Array:
     """A ball flies from ``start`` at time ``leave`` to just beside the eyes and past them. Returns its path (T, 3)."""
     goal = np.array([rng.normal(0, 0.1), scene.eye[0, 1] + rng.normal(-0.12, 0.12), 0.15])
-    flight = np.linalg.norm(goal - start) / speed
+    flight = float(np.linalg.norm(goal - start)) / speed
     u = (scene.times - leave) / flight
     path = start + (goal - start) * np.clip(u, 0, 1.6)[:, None]
     path[:, 1] += 4 * flight**2 * 9.81 / 8 * np.clip(u, 0, 1) * (1 - np.clip(u, 0, 1))
