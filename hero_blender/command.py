@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,21 @@ def _react(args: argparse.Namespace) -> dict[str, Any]:
     if args.video is None:
         armature = _character(args)
         return react.react_strip(_scene(), _strip(_scene(), args.strip), armature, settings, _show)
-    clip = read_video(args.video, num_frames=1, size=1)  # a video that cannot be read is told before the rig is loaded
+    start = time.perf_counter()
+    clip = read_video(
+        args.video, on_progress=_show
+    )  # first: a file that cannot be read is told before the rig is loaded
+    watched = time.perf_counter() - start
     armature = _character(args)
     scene = _scene()
-    if args.rig is not None and args.rig.suffix.lower() != ".blend":
+    imported = args.rig is not None and args.rig.suffix.lower() != ".blend"
+    if imported:
         _match_rate(scene, clip.fps)
     first = scene.frame_start
-    report = react.react_video(scene, args.video, first, armature, settings, _show)
+    report = react.react_video(scene, clip, args.video.stem, first, armature, settings, _show)
+    report["seconds"]["watch"] = watched
     strip = compat.add_movie(scene, str(args.video.absolute()), clip.fps, first)
-    if args.rig is not None and args.rig.suffix.lower() != ".blend":
+    if imported:
         scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(armature))
     return report
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import hero_core
 from hero_core.errors import Cancelled, HeroError
 from hero_core.motion import FPS, Motion
-from hero_core.video import read_video
+from hero_core.video import VideoClip
 
 from . import compat, rigfile, torch_folder
 from .job import Worker
@@ -176,20 +176,18 @@ def react_strip(
 
 def react_video(
     scene: bpy.types.Scene,
-    path: Path,
+    clip: VideoClip,
+    name: str,
     first_frame: int,
     armature: bpy.types.Object | None,
     settings: Settings,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The same for a movie file, which is read by the official rule (``hero_core.video``)."""
+    """The same for a movie file that ``hero_core.video.read_video`` has read."""
     armature = check(armature, settings)
     start = time.perf_counter()
-    clip = read_video(path, on_progress=on_progress)
-    watched = time.perf_counter()
     motion = think(clip.frames, clip.duration, settings, on_progress)
-    thought = time.perf_counter()
-    return _write(armature, motion, path.stem, first_frame, scene, watched - start, thought - watched)
+    return _write(armature, motion, name, first_frame, scene, 0.0, time.perf_counter() - start)
 
 
 def _write(

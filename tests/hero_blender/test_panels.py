@@ -232,6 +232,92 @@ def test_operator_without_a_window_runs_straight_through(addon: Any, movie: Path
     assert len(bpy.data.actions) == 4
 
 
+class Modal:
+    """The operator as Blender's event loop holds it, which Blender's module does not have."""
+
+    _timer = None
+    _end = operators.HERO_OT_react._end
+    _tell = operators.HERO_OT_react._tell
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def report(self, kind: set[str], text: str) -> None:
+        self.told.append((kind.pop(), text))
+
+    def run(self, limit: float = 120) -> set[str]:
+        import time
+
+        end, answer = time.monotonic() + limit, {"RUNNING_MODAL"}
+        while answer == {"RUNNING_MODAL"} and time.monotonic() < end:
+            assert operators.HERO_OT_react.modal(self, bpy.context, event("MOUSEMOVE")) == {"PASS_THROUGH"}
+            answer = operators.HERO_OT_react.modal(self, bpy.context, event("TIMER"))
+            time.sleep(0.002)
+        return answer
+
+
+def event(kind: str) -> Any:
+    return type("Event", (), {"type": kind})()
+
+
+def test_modal_ends_in_every_way(addon: Any, movie: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
+    from models import write_tiny
+
+    from hero_blender.react import Reaction, Settings
+
+    scene = bpy.context.scene
+    strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    rig, model = mixamo(bpy), str(write_tiny(tmp_path / "tiny"))
+
+    def start(model: str) -> Modal:
+        operators.Running.reaction = Reaction(scene, strip, rig, Settings(model=model))
+        return Modal()
+
+    done = start(model)
+    assert done.run() == {"FINISHED"}
+    assert done.told[0] == ("INFO", "'character' reacts from frame 1 on: 'clip take 1 seed 0'")
+
+    cancelled = start(model)
+    operators.HERO_OT_react.modal(cancelled, bpy.context, event("TIMER"))
+    bpy.ops.hero.cancel()
+    assert cancelled.run() == {"CANCELLED"}
+    assert cancelled.told == [("INFO", "Cancelled: nothing was changed")]
+
+    failed = start(str(tmp_path / "nowhere"))
+    assert failed.run() == {"CANCELLED"}
+    assert failed.told[0][0] == "ERROR"
+    assert "nowhere" in failed.told[0][1]
+
+    ended = start(model)
+    operators.HERO_OT_react.modal(ended, bpy.context, event("TIMER"))
+    operators.close_current()  # the add-on is disabled
+    assert ended.run() == {"CANCELLED"}
+
+    assert operators.Running.reaction is None
+    assert len(bpy.data.actions) == 1
+    assert len(bpy.data.scenes) == 1
+
+
+def test_one_undo_step(addon: Any, movie: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
+    from models import write_tiny
+
+    scene = bpy.context.scene
+    compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    scene.hero.strip, scene.hero.armature = "clip", mixamo(bpy)
+    scene.hero.model, scene.hero.takes = str(write_tiny(tmp_path / "tiny")), 2
+    bpy.ops.ed.undo_push(message="before")
+    assert bpy.ops.hero.react("EXEC_DEFAULT", True) == {"FINISHED"}
+    assert len(bpy.data.actions) == 2
+    bpy.ops.ed.undo()
+    assert not bpy.data.actions
+    assert compat.assigned_action(bpy.data.objects["character"])[0] is None
+    bpy.ops.ed.redo()
+    assert len(bpy.data.actions) == 2
+    assert compat.assigned_action(bpy.data.objects["character"])[0].name == "clip take 1 seed 0"
+
+
 def test_choices_are_saved_and_the_moment_is_not(addon: Any, tmp_path: Path) -> None:
     bpy.context.scene.hero.seed = 12
     path = str(tmp_path / "kept.blend")

@@ -23,6 +23,7 @@ from hero_blender import compat, react, rigfile  # noqa: E402
 from hero_blender.react import Reaction, Settings, react_strip, react_video  # noqa: E402
 from hero_core.errors import Cancelled, HeroError  # noqa: E402
 from hero_core.motion import Motion  # noqa: E402
+from hero_core.video import read_video  # noqa: E402
 
 COUNT = 75  # 3 s at 25 fps
 
@@ -230,7 +231,7 @@ def test_a_further_take_neither_loads_nor_encodes(
 
 
 def test_video_without_a_strip(scene: Any, rig: Any, model: str, movie: Path) -> None:
-    report = react_video(scene, movie, 5, rig, Settings(model=model))
+    report = react_video(scene, read_video(movie), "numbers", 5, rig, Settings(model=model))
     assert report["action"] == "numbers take 1 seed 0"
     assert bpy.data.actions[report["action"]].frame_range[0] == pytest.approx(5)
     assert report["takes"][0]["frames"] == 60
