@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from skeletons import J, MIXAMO, rest_points, tails_of, walk
+from skeletons import MIXAMO, J, rest_points, tails_of, walk
 
 from hero_core.errors import HeroError
 from hero_core.motion import JOINTS, PARENTS, Motion

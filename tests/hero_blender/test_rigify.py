@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Generated Rigify rigs: the controls are keyed, and what deforms follows; measured on evaluated DEF bones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from skeletons import J, walk
+
+from hero_core.errors import HeroError
+from hero_core.motion import Motion
+from hero_core.retarget.rotations import unit
+
+bpy = pytest.importorskip("bpy")
+
+from hero_blender import compat, rigfile, rigify  # noqa: E402
+
+Array = npt.NDArray[Any]
+DEFORM = {
+    "shoulder": "DEF-upper_arm", "elbow": "DEF-forearm", "wrist": "DEF-hand", "hip": "DEF-thigh", "knee": "DEF-shin",
+    "ankle": "DEF-foot",
+}  # fmt: skip
+
+
+def generate(kind: str = "basic_human") -> Any:
+    """The control rig of a metarig that Blender brings along; the metarig stays in the scene, as it does for users."""
+    bpy.ops.preferences.addon_enable(module="rigify")
+    getattr(bpy.ops.object, f"armature_{kind}_metarig_add")()
+    meta = bpy.context.object
+    bpy.ops.pose.rigify_generate()
+    return next(obj for obj in bpy.data.objects if obj.type == "ARMATURE" and obj != meta)
+
+
+def motion_of(joints: Array) -> Motion:
+    return Motion(joints[None], None, np.array([len(joints)]))
+
+
+def played(obj: Any, report: dict[str, Any], poses: range, bones: set[str]) -> dict[str, Array]:
+    """Bone -> (len(poses), 3) evaluated heads in the world, Y up."""
+    found: dict[str, list[Array]] = {name: [] for name in bones}
+    for pose in poses:
+        frame = report["first_frame"] + pose * report["frames_per_pose"]
+        bpy.context.scene.frame_set(int(np.floor(frame)), subframe=frame - np.floor(frame))
+        shown = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
+        for name in bones:
+            x, y, z = shown.matrix_world @ shown.pose.bones[name].head
+            found[name].append(np.array([x, z, -y]))
+    return {name: np.array(points) for name, points in found.items()}
+
+
+def check(obj: Any, joints: Array, step: int = 7) -> dict[str, Any]:
+    """Retarget, play, measure the deforming bones against the motion."""
+    joints = np.asarray(joints, float)
+    report = rigfile.retarget_motion(obj, motion_of(joints))
+    deform = {f"{s}_{j}": f"{bone}.{s[0].upper()}" for s in ("left", "right") for j, bone in DEFORM.items()}
+    poses = range(0, len(joints), step)
+    bones = {*deform.values(), *filter(None, report["map"].values())}
+    points = played(obj, report, poses, bones)
+    source = joints[list(poses)]
+    errors = []
+    for side in ("left", "right"):
+        for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")):
+            got = unit(points[deform[f"{side}_{b}"]] - points[deform[f"{side}_{a}"]])
+            want = unit(source[:, J[f"{side}_{b}"]] - source[:, J[f"{side}_{a}"]])
+            errors.append(np.degrees(np.arctan2(np.linalg.norm(np.cross(got, want), axis=-1), np.sum(got * want, -1))))
+    assert np.mean(errors) < 0.5
+    assert np.max([error.mean() for error in errors]) < 1.0
+    hips = points[report["map"]["pelvis"]]
+    path = hips - hips[0] - report["scale"] * (source[:, 0] - source[0, 0])
+    assert np.linalg.norm(path, axis=-1).max() < 0.001  # 0.05 % of the height
+    for joint, bone in deform.items():  # the map shows the joints where they are
+        assert np.linalg.norm(points[bone] - points[report["map"][joint]], axis=-1).max() < 0.002
+    return report
+
+
+@pytest.fixture
+def human(blend: Any) -> Any:
+    return generate()
+
+
+def real(shared: Path, name: str) -> Array:
+    with np.load(shared / "data" / "cmu22.npz") as data:
+        row = list(data["names"]).index(name)
+        return np.asarray(data["joints"][data["offsets"][row] : data["offsets"][row + 1]][:120])
+
+
+def test_the_walk(human: Any) -> None:
+    report = check(human, walk(40), step=3)
+    assert all(report["map"].values())
+    keyed = {curve.group.name for curve in compat.fcurves_of(bpy.data.actions[report["action"]], human)}
+    controls = {"torso", "hips", "chest", "neck", "head", "hand_ik.L", "foot_ik.R", "thigh_ik_target.L", "shoulder.R"}
+    assert controls <= keyed
+    assert not any(name.startswith(("DEF-", "ORG-")) for name in keyed)
+
+
+@pytest.mark.parametrize("name", ["martial_08", "humanoid3d_getup_facedown", "humanoid3d_cartwheel", "01_01"])
+def test_real_motions(human: Any, shared: Path, name: str) -> None:
+    check(human, real(shared, name), step=12)
+
+
+def test_the_full_human_with_its_face(blend: Any) -> None:
+    check(generate("human"), walk(24), step=6)
+
+
+def test_scaled_and_turned(human: Any) -> None:
+    human.scale, human.rotation_euler, human.location = (0.5, 0.5, 0.5), (0, 0, 1.0), (4, 5, 0)
+    report = rigfile.retarget_motion(human, motion_of(walk(10)))
+    points = played(human, report, range(0, 10, 3), {"DEF-thigh.L", "DEF-shin.L"})
+    got = unit(points["DEF-shin.L"] - points["DEF-thigh.L"])
+    want = unit((walk(10)[:, J["left_knee"]] - walk(10)[:, J["left_hip"]])[::3])
+    assert np.degrees(np.arccos(np.sum(got * want, -1).clip(-1, 1))).max() < 1.5
+
+
+def test_knees_and_elbows_bend_to_their_side(human: Any) -> None:
+    joints = walk(40)
+    report = rigfile.retarget_motion(human, motion_of(joints))
+    names = {
+        f"DEF-{part}.{side}" for part in ("thigh", "shin", "foot", "upper_arm", "forearm", "hand") for side in "LR"
+    }
+    points = played(human, report, range(0, 40, 4), names)
+    for side in "LR":
+        for chain, sense in ((("thigh", "shin", "foot"), 1.0), (("upper_arm", "forearm", "hand"), -1.0)):
+            a, b, c = (points[f"DEF-{part}.{side}"] for part in chain)
+            # Facing +Z with the left at +X: a knee turns about +X, an elbow of a hanging arm about -X.
+            assert (sense * np.cross(unit(b - a), unit(c - b))[:, 0] > -0.01).all()
+
+
+def test_limbs_keep_their_length(human: Any) -> None:
+    report = rigfile.retarget_motion(human, motion_of(walk(20)))
+    points = played(human, report, range(0, 20, 5), {"DEF-thigh.L", "DEF-shin.L", "DEF-forearm.R", "DEF-hand.R"})
+    bones = human.data.bones
+    for a, b in (("DEF-thigh.L", "DEF-shin.L"), ("DEF-forearm.R", "DEF-hand.R")):
+        rest = (bones[b].head_local - bones[a].head_local).length
+        assert np.linalg.norm(points[b] - points[a], axis=-1) == pytest.approx(rest, rel=2e-3)
+
+
+def test_controls_left_posed_do_not_shift_the_result(human: Any) -> None:
+    human.pose.bones["root"].location = (1, 1, 1)
+    human.pose.bones["spine_fk.002"].rotation_quaternion = (0.8, 0.6, 0, 0)
+    human.pose.bones["foot_heel_ik.L"].rotation_euler = (0.5, 0, 0)
+    human.pose.bones["thigh_parent.L"]["IK_FK"] = 1.0
+    check(human, walk(20))
+
+
+def test_the_control_rig_is_chosen_beside_its_metarig(human: Any, tmp_path: Path) -> None:
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "human.blend"))
+    chosen = rigfile.load_rig(tmp_path / "human.blend")
+    assert rigify.is_control_rig(chosen)
+    check(chosen, walk(12))
+
+
+def test_the_metarig_itself_takes_the_motion(blend: Any) -> None:
+    bpy.ops.preferences.addon_enable(module="rigify")
+    bpy.ops.object.armature_basic_human_metarig_add()
+    meta = bpy.context.object
+    assert not rigify.is_control_rig(meta)
+    joints = walk(20)
+    report = rigfile.retarget_motion(meta, motion_of(joints))
+    assert all(report["map"].values())
+    points = played(meta, report, range(0, 20, 4), {"thigh.L", "shin.L"})
+    got, want = unit(points["shin.L"] - points["thigh.L"]), unit((joints[:, 4] - joints[:, 1])[::4])
+    assert np.degrees(np.arccos(np.sum(got * want, -1).clip(-1, 1))).max() < 0.1
+
+
+def test_no_legs_is_said(human: Any) -> None:
+    bpy.context.view_layer.objects.active = human
+    bpy.ops.object.mode_set(mode="EDIT")
+    human.data.edit_bones.remove(human.data.edit_bones["ORG-thigh.L"])
+    bpy.ops.object.mode_set(mode="OBJECT")
+    with pytest.raises(HeroError, match="no left leg"):
+        rigfile.check_armature(human)
