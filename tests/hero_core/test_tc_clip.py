@@ -152,7 +152,7 @@ def test_gradients() -> None:
     loss().backward()
     unused = "transformer.resblocks.2.attn.k_proj.bias"  # constant over the keys of a softmax
     for name, parameter in model.named_parameters():
-        assert name == unused or parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert name == unused or (parameter.grad is not None and bool(parameter.grad.isfinite().all())), name
     last, first = model.transformer.resblocks[2], model.transformer.resblocks[1]
     for parameter in (last.attn.v_proj.weight, last.attn.k_proj.weight, first.attn.local_global_bias_table):
         flat, grad, eps = parameter.data.view(-1), parameter.grad, 1e-2
