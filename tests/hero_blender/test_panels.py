@@ -115,33 +115,49 @@ def test_settings_come_from_the_panel(addon: Any) -> None:
 
 
 class Layout:
-    """Stands for bpy's UILayout, which only a window has: records what is drawn and knows the real properties."""
+    """Stands for bpy's UILayout, which only a window has: records what is drawn, with its own names and icons."""
 
     def __init__(self, drawn: list[tuple[str, Any]] | None = None) -> None:
         self.drawn: list[tuple[str, Any]] = [] if drawn is None else drawn
 
-    def row(self, **_: Any) -> Layout:
+    def _check(self, function: str, given: dict[str, Any]) -> None:
+        known = bpy.types.UILayout.bl_rna.functions[function].parameters
+        assert set(given) <= set(known.keys())
+        if "icon" in given:
+            assert given["icon"] in known["icon"].enum_items
+
+    def row(self, **given: Any) -> Layout:
+        self._check("row", given)
         return Layout(self.drawn)
 
-    column = row
+    def column(self, **given: Any) -> Layout:
+        self._check("column", given)
+        return Layout(self.drawn)
 
-    def prop(self, data: Any, name: str, **_: Any) -> None:
-        getattr(data, name)
+    def prop(self, data: Any, name: str, **given: Any) -> None:
+        self._check("prop", given)
+        assert name in data.bl_rna.properties
         self.drawn.append(("prop", name))
 
-    def prop_search(self, data: Any, name: str, source: Any, names: str, **_: Any) -> None:
-        getattr(data, name), getattr(source, names)
+    def prop_search(self, data: Any, name: str, source: Any, names: str, **given: Any) -> None:
+        self._check("prop_search", given)
+        assert name in data.bl_rna.properties
+        assert source.bl_rna.properties[names].type == "COLLECTION"
         self.drawn.append(("search", name))
 
-    def label(self, text: str = "", **_: Any) -> None:
-        self.drawn.append(("label", text))
+    def label(self, **given: Any) -> None:
+        self._check("label", given)
+        self.drawn.append(("label", given["text"]))
 
-    def operator(self, name: str, **_: Any) -> None:
+    def operator(self, name: str, **given: Any) -> None:
+        self._check("operator", given)
         assert getattr(bpy.ops.hero, name.split(".")[1]).idname_py() == name
         self.drawn.append(("operator", name))
 
-    def progress(self, factor: float, text: str, **_: Any) -> None:
-        self.drawn.append(("progress", text))
+    def progress(self, **given: Any) -> None:
+        self._check("progress", given)
+        assert 0 <= given["factor"] <= 1
+        self.drawn.append(("progress", given["text"]))
 
 
 def drawn(panel: type = panels.HERO_PT_view3d) -> list[tuple[str, Any]]:
@@ -167,6 +183,20 @@ def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
     assert ("prop", "seconds") not in found
     scene.hero.length = "SECONDS"
     assert ("prop", "seconds") in drawn()
+
+
+def test_preferences_draw(addon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawing:
+        layout = Layout()
+        bl_rna = preferences.HeroPreferences.bl_rna
+        torch_folder = ""
+
+    for found, sign in ((Path("somewhere"), "PyTorch: somewhere"), (None, "PyTorch was not found")):
+        monkeypatch.setattr(torch_folder, "find", lambda chosen="", found=found: found)
+        preferences.HeroPreferences.draw(Drawing, bpy.context)  # type: ignore[arg-type]
+        kinds = [text for kind, text in Drawing.layout.drawn if kind == "label"]
+        assert kinds[-1].startswith(sign)
+    assert preferences.HeroPreferences.bl_idname == "hero_blender"
 
 
 def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path) -> None:
