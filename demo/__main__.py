@@ -31,6 +31,7 @@ import numpy as np  # noqa: E402
 from demo import mannequin, picture, stage  # noqa: E402
 from hero_blender import compat, react  # noqa: E402
 from hero_core.errors import HeroError  # noqa: E402
+from hero_core.video import read_video  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "demo" / "clip.mp4"
@@ -39,6 +40,7 @@ PREVIEW_FPS = 12.5  # about; a whole number of scene frames lies between two ren
 SIZE = 480  # of the character's picture, pixels
 CLIP_SIZE = (640, SIZE)
 COLUMNS = 8
+MADE = {"demo.blend", "preview.mp4", "contact_sheet.png", "report.json"}  # and the clip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,10 +65,29 @@ def make(options: argparse.Namespace) -> None:
     if not options.video.is_file():
         raise HeroError(f"There is no video '{options.video}'; name another with --video.")
     out: Path = options.out
+    if out.exists() and not (
+        out.is_dir() and {file.name for file in out.iterdir()} <= MADE | {file.name for file in out.glob("clip.*")}
+    ):
+        raise HeroError(f"'{out}' holds other things than a demo; name a folder that is new or empty.")
     part = out.with_name(out.name + ".part")
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
+    try:
+        _make_in(part, options)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)
+    print(f"\n{_short(out)}:")
+    for file in sorted(out.iterdir()):
+        print(f"  {file.name:20} {file.stat().st_size / 1e6:6.2f} MB")
+
+
+def _make_in(part: Path, options: argparse.Namespace) -> None:
+    """All files of the demo in the empty folder ``part``."""
     seconds: dict[str, float] = {}
 
     with _step(1, "Rigify human with a body", seconds):
@@ -98,12 +119,6 @@ def make(options: argparse.Namespace) -> None:
     report["video"], report["seed"] = "clip" + options.video.suffix, options.seed
     report["blender"] = bpy.app.version_string
     (part / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
-    print(f"\n{_short(out)}:")
-    for file in sorted(out.iterdir()):
-        print(f"  {file.name:20} {file.stat().st_size / 1e6:6.2f} MB")
 
 
 def _open_file(part: Path) -> None:
@@ -131,9 +146,7 @@ def _rigify_human() -> Any:
 def _add_strip(scene: Any, video: Path, part: Path) -> Any:
     """A copy of the clip beside the .blend, as a strip that plays at the clip's own speed."""
     clip = Path(shutil.copy(video, part / f"clip{video.suffix}"))
-    movie = bpy.data.movieclips.load(str(clip))
-    rate = Fraction(movie.fps).limit_denominator(1001)
-    bpy.data.movieclips.remove(movie)
+    rate = Fraction(read_video(clip, num_frames=1, size=1).fps).limit_denominator(1001)
     scene.render.fps = max(1, round(rate))
     scene.render.fps_base = scene.render.fps / float(rate)
     strip = compat.new_movie_strip(scene, "clip", str(clip), 1, FIRST)
@@ -192,7 +205,7 @@ def _preview(scene: Any, part: Path, every: int) -> None:
     pairs = [(moment, clip.at(moment), character) for moment, character in zip(times, characters, strict=True)]
     movie = [picture.side_by_side(left, right, moment, total) for moment, left, right in pairs]
     picture.write_movie(part / "preview.mp4", movie, rate / every)
-    small = picture.Clip(next(part.glob("clip.*")), (SIZE // 2, SIZE // 2 * 3 // 4))
+    small = picture.Clip(next(part.glob("clip.*")), (SIZE // 2, SIZE // 2), trim=True)
     chosen = [pairs[round(i)] for i in np.linspace(0, len(pairs) - 1, min(COLUMNS, len(pairs)))]
     sheet = [(moment, small.at(moment), picture.shrink(character, 2)) for moment, _, character in chosen]
     picture.write_image(part / "contact_sheet.png", picture.contact_sheet(sheet))

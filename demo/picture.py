@@ -39,14 +39,16 @@ GLYPHS = {
 class Clip:
     """All pictures of a movie at the size they are shown at, found by time."""
 
-    def __init__(self, path: Path, size: tuple[int, int]) -> None:
-        """size: (W, H) that the pictures are fitted into, with their shape kept."""
+    def __init__(self, path: Path, size: tuple[int, int], trim: bool = False) -> None:
+        """size: (W, H) that the pictures are fitted into, with their shape kept. trim: no bars above and below."""
         self.times: list[float] = []
         self.pictures: list[Image] = []
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             scale = min(size[0] / stream.width, size[1] / stream.height)
             width, height = (max(2, round(scale * side / 2) * 2) for side in (stream.width, stream.height))
+            if trim:
+                size = (size[0], height)
             for frame in container.decode(stream):
                 self.times.append(float(frame.time or 0.0))
                 small: Any = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")

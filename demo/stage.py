@@ -101,8 +101,8 @@ def floor(scene: Any, centre: Array) -> Any:
 def lights(scene: Any, centre: Array) -> None:
     """A warm key from the front, a weak fill, a cool rim from behind; nearly black sky."""
     for name, place, watt, size, colour in (
-        ("Key", (2.6, -3.2, 4.2), 330.0, 1.2, (1.0, 0.95, 0.88)),
-        ("Fill", (-4.0, -2.4, 2.2), 45.0, 3.0, (0.80, 0.90, 1.0)),
+        ("Key", (3.2, -2.6, 3.9), 400.0, 0.7, (1.0, 0.95, 0.88)),
+        ("Fill", (-4.0, -2.4, 2.2), 40.0, 3.0, (0.80, 0.90, 1.0)),
         ("Rim", (-1.6, 3.8, 3.6), 330.0, 1.2, (0.85, 0.93, 1.0)),
     ):
         data = bpy.data.lights.new(name, "AREA")
