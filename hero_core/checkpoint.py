@@ -205,6 +205,7 @@ def write(parts: Parts, out: str | os.PathLike[str], dtype: torch.dtype = torch.
             part = Path(scratch)
             whole = {k: v.contiguous().clone() for k, v in tensors.items()}
             save_file(whole, part / WEIGHTS, metadata={"format": "pt", "finite": "yes"})
+            (part / WEIGHTS).chmod(0o644)  # safetensors makes files that only their owner may read
             (part / CONFIG).write_text(parts.config.to_json() + "\n", encoding="utf-8")
             os.replace(part / WEIGHTS, folder / WEIGHTS)
             os.replace(part / CONFIG, folder / CONFIG)
