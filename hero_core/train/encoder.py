@@ -232,7 +232,10 @@ def main(argv: list[str]) -> int:
 
     torch.manual_seed(loop_cfg.seed)
     sizes = [clips.targets[0][key].shape[-1] for key in ("grid", "person")]
-    student = Student(model_cfg, distil, *sizes).to(loop_cfg.device)
+    # The context has its full size at ``num_frames``; of fewer frames the same share of the seeds is kept.
+    context = max(1, round(model_cfg.context_tokens * distil.frames / model_cfg.num_frames))
+    shorter = dataclasses.replace(model_cfg, context_tokens=context)
+    student = Student(shorter, distil, *sizes).to(loop_cfg.device)
     standardise(student, clips)
 
     def losses_of(chosen: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
