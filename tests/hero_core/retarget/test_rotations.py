@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from hero_core.retarget.rotations import (
     EULER_ORDERS,
@@ -16,6 +15,8 @@ from hero_core.retarget.rotations import (
     to_quaternion,
     unit,
 )
+
+Rotation = pytest.importorskip("scipy.spatial.transform", reason="scipy is the judge here").Rotation
 
 
 def quaternions(count: int = 300, seed: int = 0) -> np.ndarray:
