@@ -250,7 +250,7 @@ def _follow(frame: Array, directions: Array, ease: Array) -> Array:
     """(N, 3, 3) the frame swung as the segment has swung from its direction at ease."""
     local = np.einsum("nji,nj->ni", frame, unit(directions))
     # These segments are 10 to 14 cm long, so a centimetre of noise in a joint is a nod; a head has inertia.
-    return frame @ swing(ease, unit(_smooth(local, 1.0)))
+    return frame @ swing(ease, unit(_smooth(local, 2.0)))
 
 
 def _arm_reference(side: str, chest: Array) -> Any:
