@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from .errors import HeroError
+from .output import check_output
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,11 +33,7 @@ def parser() -> argparse.ArgumentParser:
 def react(args: argparse.Namespace) -> None:
     from . import load, video
 
-    # Known before the long work: whether the result can be written.
-    if args.out.suffix != ".npz":
-        raise HeroError(f"--out must end in .npz, not '{args.out.name}'.")
-    if not args.out.parent.is_dir() or not os.access(args.out.parent, os.W_OK):
-        raise HeroError(f"'{args.out.parent}' is not a folder that can be written; choose another --out.")
+    check_output(args.out, ".npz")  # before the long work
     clip = video.read_video(args.video)
     hero = load(args.model, args.device, args.dtype)
     length = hero.length_for(clip.duration) if args.seconds is None else round(args.seconds * 20)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import HeroError
+from .output import check_output, whole_file
 
 FPS = 20.0
 JOINTS = (
@@ -62,8 +63,7 @@ class Motion:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write motion.npz; the file appears whole or not at all."""
         target = Path(path)
-        if target.suffix != ".npz":
-            raise HeroError(f"The motion file must end in .npz, not '{target.name}'.")
+        check_output(target, ".npz")
         data: dict[str, Array] = {
             "joints": self.joints,
             "lengths": self.lengths,
@@ -72,14 +72,8 @@ class Motion:
         }
         if self.features is not None:
             data["features"] = np.asarray(self.features, np.float32)
-        part = target.with_name(f".{target.stem}.{os.getpid()}.part.npz")
-        try:
+        with whole_file(target) as part:
             np.savez(part, **data)
-            os.replace(part, target)
-        except OSError as err:
-            part.unlink(missing_ok=True)
-            reason = err.strerror or str(err)
-            raise HeroError(f"Cannot write '{target}': {reason}; choose a folder that can be written.") from err
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Motion:
