@@ -98,9 +98,8 @@ def _make_in(part: Path, options: argparse.Namespace) -> None:
         scene: Any = bpy.context.scene
     with _step(2, "Movie strip in the sequencer", seconds):
         strip = _add_strip(scene, options.video, part)
-    with _step(3, "Watch the clip, generate the reaction, fit it to the rig", seconds):
-        with _quiet():
-            report = react.react_strip(scene, strip, rig, react.Settings(seed=options.seed, model=options.model))
+    with _step(3, "Watch the clip, generate the reaction, fit it to the rig", seconds), _quiet():
+        report = react.react_strip(scene, strip, rig, react.Settings(seed=options.seed, model=options.model))
     last = max(int(np.ceil(bpy.data.actions[report["action"]].frame_range[1])), compat.strip_range(strip)[1] - 1)
     scene.frame_start, scene.frame_end = FIRST, last
     with _step(4, "Floor, lights, camera", seconds):

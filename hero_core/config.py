@@ -30,6 +30,9 @@ class VideoEncoderConfig:
     # Official: (197, width), the same for every frame. "joint" gives each frame its own table.
     positional_embedding: str = "space"
     local_global_bias: bool = True
+    # Which tokens merge hangs on small differences. Where rounding to bfloat16 changes the features more than
+    # it gains in speed (small encoders), they are computed in float32 whatever the rest is.
+    always_float32: bool = False
     # RGB statistics on the 0..255 scale (ImageNet's, as the official input pipeline uses them).
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)

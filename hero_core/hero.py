@@ -66,10 +66,13 @@ class Hero:
         self.dtype = torch.float32
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Hero:
-        """Move to a device; transformers and encoder compute in ``dtype``, the tokenizer stays in float32."""
+        """Move to a device; transformers and encoder compute in ``dtype``, the tokenizer stays in float32.
+
+        The encoder stays in float32 too where its config says so (``always_float32``).
+        """
         self.device, self.dtype = device, dtype
         if self.encoder is not None:
-            self.encoder.to(device, dtype)
+            self.encoder.to(device, torch.float32 if self.config.encoder.always_float32 else dtype)
         self.masked.to(device, dtype)
         self.residual.to(device, dtype)
         self.rvq.to(device)
@@ -311,9 +314,11 @@ class Hero:
                 guidance=residual_guidance,
                 sampling=sampling,
                 generators=generators,
+                initial_ids=ids,
+                edit_mask=edit,
                 on_progress=on_progress,
             ).cpu()
-        return torch.where(edit[..., None], new, ids)
+        return new
 
     def to_motion(self, ids: Tensor, seed: int = 0) -> Motion:
         """Decode tokens (B, n, Q) into a Motion with the lengths that the pads tell."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,11 @@ def main() -> None:
         configs[stage] = TransformerConfig(**json.loads((args.runs / stage / "model.json").read_text(encoding="utf-8")))
         states[stage] = loop.load_weights(args.runs / stage / "best.safetensors")
     config = HeroConfig(
-        encoder=encoder.cfg, rvq=tokenizer.cfg, masked=configs["masked"], residual=configs["residual"], name="shipped"
+        encoder=replace(encoder.cfg, always_float32=True),
+        rvq=tokenizer.cfg,
+        masked=configs["masked"],
+        residual=configs["residual"],
+        name="shipped",
     )
     parts = checkpoint.Parts(config, states, mean, std, args.runs)
     folder = checkpoint.write(parts, args.out, torch.float16)

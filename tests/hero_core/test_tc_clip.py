@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import official
 import pytest
 import torch
@@ -207,3 +209,12 @@ def test_merge_tokens_step_by_step(count: int, keep: int, seed: int) -> None:
         groups = [groups[a] for a in order[r:]] + [merged[b] for b in odd]
     expected = torch.stack([tokens[0, group].mean(dim=0) for group in groups])
     torch.testing.assert_close(merge_tokens(tokens, rounds)[0], expected)
+
+
+def test_official_normalisation(shared: Path) -> None:
+    golden = np.load(shared / "golden/video_preprocess.npz")
+    frame = torch.from_numpy(golden["out.resized0"])[None, None]  # (1, 1, H, W, 3) uint8
+    with torch.device("meta"):
+        model = VideoEncoder(VideoEncoderConfig(width=64, layers=1, heads=1))
+    ours = model.normalise(frame)[0, 0].permute(1, 2, 0)
+    torch.testing.assert_close(ours, torch.from_numpy(golden["out.normalised0"]), atol=1e-5, rtol=0)
