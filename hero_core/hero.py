@@ -158,12 +158,27 @@ class Hero:
         frames = [self.check_length(n) for n in ([lengths] if isinstance(lengths, int) else lengths)]
         if not frames:
             raise HeroError("At least one length is needed.")
+        return self._fill(features, frames, seed, steps, guidance, residual_guidance, sampling, on_progress=on_progress)
+
+    def _fill(
+        self,
+        features: VideoFeatures,
+        frames: list[int],
+        seed: int | Sequence[int],
+        steps: int,
+        guidance: float,
+        residual_guidance: float,
+        sampling: Sampling,
+        initial_ids: Tensor | None = None,
+        edit_mask: Tensor | None = None,
+        on_progress: Progress | None = None,
+    ) -> Tensor:
+        """Base, then residual layers: all tokens, or those of ``edit_mask`` (B, n) in ``initial_ids`` (B, n, Q)."""
         if steps < 1:
             raise HeroError(f"At least 1 step is needed, not {steps}.")
         if sampling not in ("categorical", "argmax"):
             raise HeroError(f"Sampling is 'categorical' or 'argmax', not '{sampling}'.")
         generators = _generators(seed, len(frames))
-        tokens = torch.tensor([n // self.unit for n in frames])
         done, total = 0, steps + self.config.rvq.num_quantizers - 1
 
         def tick(*_: int) -> bool:
@@ -175,11 +190,13 @@ class Hero:
         base = _sampler.generate_base(
             self.masked,
             self.masked.prepare(local, pooled),
-            tokens,
+            torch.tensor([n // self.unit for n in frames]),
             steps=steps,
             guidance=guidance,
             sampling=sampling,
             generators=generators,
+            initial_ids=None if initial_ids is None else initial_ids[..., 0],
+            edit_mask=edit_mask,
             on_progress=tick,
         )
         ids = _sampler.generate_residual(
@@ -189,6 +206,8 @@ class Hero:
             guidance=residual_guidance,
             sampling=sampling,
             generators=generators,
+            initial_ids=initial_ids,
+            edit_mask=edit_mask,
             on_progress=tick,
         )
         return ids.cpu()
@@ -267,6 +286,7 @@ class Hero:
             raise Cancelled
         return motion
 
+    @torch.inference_mode()
     def regenerate(
         self,
         features: VideoFeatures,
@@ -292,33 +312,8 @@ class Hero:
             raise HeroError(f"The range {frames[0]}..{frames[1]} is not inside the take's {n * self.unit} frames.")
         edit = torch.zeros(1, ids.shape[1], dtype=torch.bool)
         edit[:, first:last] = True
-        with torch.inference_mode():
-            local, pooled = self._condition(features, 1)
-            generators = _generators(seed, 1)
-            base = _sampler.generate_base(
-                self.masked,
-                self.masked.prepare(local, pooled),
-                torch.tensor([n]),
-                steps=steps,
-                guidance=guidance,
-                sampling=sampling,
-                generators=generators,
-                initial_ids=ids[..., 0],
-                edit_mask=edit,
-                on_progress=on_progress,
-            )
-            new = _sampler.generate_residual(
-                self.residual,
-                self.residual.prepare(local, pooled),
-                base,
-                guidance=residual_guidance,
-                sampling=sampling,
-                generators=generators,
-                initial_ids=ids,
-                edit_mask=edit,
-                on_progress=on_progress,
-            ).cpu()
-        return new
+        length = [n * self.unit]
+        return self._fill(features, length, seed, steps, guidance, residual_guidance, sampling, ids, edit, on_progress)
 
     def to_motion(self, ids: Tensor, seed: int = 0) -> Motion:
         """Decode tokens (B, n, Q) into a Motion with the lengths that the pads tell."""
