@@ -185,11 +185,16 @@ def _reason(text: str, log: Path) -> str:
             f"and start again {where}."
         )
     missing = re.search(r"No matching distribution found for (\S+)", text)
+    if missing and "(from versions: none)" in text:
+        return (
+            f"pip finds no {missing.group(1)} at all: either there is no network, or this system (a 64-bit Linux, "
+            "Windows or macOS is needed) has no such package, or pip is set to an index that does not have it "
+            f"(PIP_INDEX_URL, PIP_EXTRA_INDEX_URL) {where}."
+        )
     if missing:
         return (
-            f"There is no package {missing.group(1)} for this system in the package index that pip uses; "
-            "if the index is not the public one, set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to one that has it "
-            f"{where}."
+            f"The package index that pip uses has other versions of {missing.group(1)} only; set PIP_INDEX_URL or "
+            f"PIP_EXTRA_INDEX_URL to one that has the locked one {where}."
         )
     return f"pip ended with: {_last_line(text)} {where}"
 

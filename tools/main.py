@@ -104,7 +104,7 @@ def _test(options: argparse.Namespace) -> int:
     codes = []
     if options.blender == DEFAULT:
         codes.append(_lint(python))
-    core = ["tests/hero_core", "tests/training", "tests/test_house.py"]
+    core = ["tests/hero_core", "tests/training", "tests/test_house.py", "tests/test_setup.py"]
     if not BLENDERS[options.blender].has_torch:
         core = ["tests/hero_core/retarget"]
     # hero_core's tests never see bpy, so that an import of it there is found out; the others share one Blender.
