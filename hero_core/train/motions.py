@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Motion files for training: npz with ``joints`` (sum of lengths, 22, 3), ``offsets``, ``names``, ``split``.
 
-A file with ``A`` and ``B`` in place of ``joints`` holds two-person recordings; each half is a motion.
+A file with ``A`` and ``B`` in place of ``joints`` holds two-person recordings; each half is a motion. A file may also
+hold ``features`` (sum of rows, 263) and ``feature_offsets``: rows that some motions came with, to be kept as they are.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,21 @@ def sequences(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, Array]]:
             joints = data[key]
             for i, name in enumerate(names):
                 yield f"{name}{suffix}", str(split[i]), joints[offsets[i] : offsets[i + 1]]
+
+
+def with_features(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, Array, Tensor]]:
+    """As ``sequences``, with the rows (n, 263) that the file keeps of a motion, or those that its joints make."""
+    source = Path(path)
+    found = sequences(source)
+    first = next(found, None)
+    if first is None:
+        return
+    with np.load(source, allow_pickle=False) as data:
+        kept = data["features"] if "features" in data.files else None
+        starts = data["feature_offsets"] if kept is not None else None
+    for i, (name, split, joints) in enumerate(itertools.chain([first], found)):
+        rows = kept[starts[i] : starts[i + 1]] if kept is not None and starts is not None else np.empty(0)
+        yield name, split, joints, torch.from_numpy(rows.astype(np.float32)) if len(rows) else features(joints)
 
 
 def resample(joints: Array, speed: float) -> Array:
