@@ -124,6 +124,8 @@ def main(argv: list[str]) -> int:
         score = sum(weights[key] * float(t[0] / t[2].clamp(min=1)) for key, t in totals.items())
         return {"score": score} | {f"{key}_accuracy": float(t[1] / t[2].clamp(min=1)) for key, t in totals.items()}
 
+    files = {"config": Path(args["config"]), "motions": Path(args["motions"])}
+    loop.record(out, loop.describe("evaluator", cfg, files))
     best = loop.run(model, loss_fn, lambda: examine(val), loop_cfg, out)
     model.load_state_dict(loop.load_weights(best))
     model.eval()

@@ -69,6 +69,7 @@ def test_it_learns_and_goes_on_exactly(tmp_path: Path) -> None:
     assert losses[-1] < 0.85 * losses[0]
 
     extractor = evaluator.load(tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["config"]["data"]["noise"] == 0.1
     assert extractor.name == "small" and extractor.reactions == KINDS and extractor.stimuli == CLASSES
     loaded = data.load_motions(motions)
     rows = loaded.rows("test")
