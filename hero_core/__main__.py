@@ -18,7 +18,11 @@ def parser() -> argparse.ArgumentParser:
     react.add_argument("video", type=Path)
     react.add_argument("--out", type=Path, required=True, help="motion.npz")
     react.add_argument("--takes", type=int, default=1)
-    react.add_argument("--seconds", type=float, help="length of the reaction; default: that of the video")
+    react.add_argument(
+        "--seconds",
+        type=float,
+        help="length of the reaction; default: what the model finds right, or that of the video if it cannot tell",
+    )
     react.add_argument("--seed", type=int, default=0)
     react.add_argument("--model", help="folder of weights; default: those that ship")
     react.add_argument("--device", default="auto")
@@ -36,7 +40,11 @@ def react(args: argparse.Namespace) -> None:
     check_output(args.out, ".npz")  # before the long work
     clip = video.read_video(args.video)
     hero = load(args.model, args.device, args.dtype)
-    length = hero.length_for(clip.duration) if args.seconds is None else round(args.seconds * 20)
+    length: int | None = None
+    if args.seconds is not None:
+        length = round(args.seconds * 20)
+    elif hero.length_head is None:
+        length = hero.length_for(clip.duration)
 
     def show(done: int, total: int) -> bool:
         print(f"\r{done}/{total}", end="", file=sys.stderr, flush=True)
@@ -45,7 +53,8 @@ def react(args: argparse.Namespace) -> None:
     motion = hero.react(clip.frames, args.takes, length, args.seed, show)
     print(file=sys.stderr)
     motion.save(args.out)
-    print(f"{args.out}: {args.takes} take(s) of {motion.lengths[0]} frames")
+    frames = ", ".join(str(n) for n in dict.fromkeys(motion.lengths.tolist()))
+    print(f"{args.out}: {args.takes} take(s) of {frames} frames")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from .config import HeroConfig, RVQConfig, TransformerConfig, VideoEncoderConfig
 from .device import pick
 from .errors import HeroError
 from .hero import Hero
+from .length import LengthEstimator
 from .masked import MaskedTransformer
 from .residual import ResidualTransformer
 from .rvq import RVQVAE
@@ -42,7 +43,7 @@ class Parts:
     """What a checkpoint holds; ``encoder`` is None for MoMask's text-to-motion release."""
 
     config: HeroConfig
-    states: dict[str, State]  # encoder, rvq, masked, residual
+    states: dict[str, State]  # encoder, rvq, masked, residual; length where the config has one
     mean: Tensor  # (263,)
     std: Tensor  # (263,)
     source: Path
@@ -99,7 +100,18 @@ def build(parts: Parts) -> Hero:
         }
         if "encoder" in parts.states:
             modules["encoder"] = VideoEncoder(cfg.encoder)
+        if cfg.length is not None:
+            modules["length"] = LengthEstimator(cfg.length)
     problems: list[str] = []
+    if cfg.length is None and "length" in parts.states:
+        problems.append("the config says nothing of the length part")
+    elif cfg.length is not None:
+        longest = cfg.max_length // cfg.rvq.frames_per_token
+        if cfg.length.input_dim != cfg.masked.clip_dim or cfg.length.max_tokens > longest:
+            problems.append(
+                f"the length part reads width {cfg.length.input_dim} and knows {cfg.length.max_tokens} tokens, "
+                f"width {cfg.masked.clip_dim} and at most {longest} are needed"
+            )
     for name, module in modules.items():
         problems += _compare(name, module.state_dict(), parts.states.get(name, {}), parts.finite)
     for name, stat in (("mean", parts.mean), ("std", parts.std)):
@@ -126,6 +138,7 @@ def build(parts: Parts) -> Hero:
         modules["residual"],  # type: ignore[arg-type]
         parts.mean.float(),
         parts.std.float(),
+        modules.get("length"),  # type: ignore[arg-type]
     )
 
 
@@ -173,7 +186,9 @@ def _read_converted(folder: Path) -> Parts:
             states.setdefault(part, {})[rest] = value
         else:
             loose[part] = value
-    extra = sorted(set(states) - {"encoder", "rvq", "masked", "residual"}) + sorted(set(loose) - {"mean", "std"})
+    extra = sorted(set(states) - {"encoder", "rvq", "masked", "residual", "length"}) + sorted(
+        set(loose) - {"mean", "std"}
+    )
     lacking = sorted({"mean", "std"} - set(loose))
     if extra or lacking:
         raise HeroError(

@@ -95,6 +95,16 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
+class LengthConfig:
+    """The head that says how long a reaction is (MoMask's sizes); official releases have none."""
+
+    input_dim: int = 512  # of the masked transformer's intention, its clip_dim
+    hidden: tuple[int, ...] = (512, 256, 128)
+    max_tokens: int = 50
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
 class HeroConfig:
     """Everything that ``config.json`` beside the weights says."""
 
@@ -105,6 +115,7 @@ class HeroConfig:
     name: str = "hero"
     max_length: int = 200  # frames at 20 fps
     default_length: int = 88
+    length: LengthConfig | None = None  # None: no such head, lengths are given
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -133,6 +144,7 @@ def _build(cls: type[T], data: Any, where: str) -> T:
         "rvq": RVQConfig,
         "masked": TransformerConfig,
         "residual": TransformerConfig,
+        "length": LengthConfig,
     }
     values: dict[str, Any] = {}
     for key, value in data.items():

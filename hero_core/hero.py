@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import humanml3d, sampling, video
+from . import humanml3d, length, sampling, video
 from .config import HeroConfig
 from .errors import Cancelled, HeroError
 from .masked import MaskedTransformer
@@ -54,6 +54,7 @@ class Hero:
         residual: ResidualTransformer,
         mean: Tensor,
         std: Tensor,
+        length_head: length.LengthEstimator | None = None,
     ) -> None:
         self.config = config
         self.encoder = encoder
@@ -62,6 +63,7 @@ class Hero:
         self.residual = residual
         self.mean = mean  # (263,)
         self.std = std
+        self.length_head = length_head
         self.device = torch.device("cpu")
         self.dtype = torch.float32
 
@@ -76,6 +78,8 @@ class Hero:
         self.masked.to(device, dtype)
         self.residual.to(device, dtype)
         self.rvq.to(device)
+        if self.length_head is not None:
+            self.length_head.to(device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
         return self
 
@@ -108,6 +112,19 @@ class Hero:
         low, high = 10 * self.unit, self.config.max_length
         frames = round(max(0.0, seconds) * FPS / self.unit) * self.unit
         return int(min(max(frames, low), high))
+
+    @torch.inference_mode()
+    def predict_length(self, features: VideoFeatures, seed: int = 0, takes: int = 1) -> list[int]:
+        """Lengths in frames that the model draws for takes of one clip; take i from ``seed + i``.
+
+        Raises:
+            HeroError: these weights have no part that knows lengths (``length_head`` is None).
+        """
+        if self.length_head is None:
+            raise HeroError("These weights do not predict lengths; give one.")
+        local, pooled = self._condition(features, takes)
+        logits = self.length_head(self.masked.intention(local, pooled).float())  # (1 or takes, K)
+        return [n * self.unit for n in _lengths.draw(logits, [seed + i for i in range(takes)])]
 
     # --- the five verbs ---------------------------------------------------------------------------
 
@@ -251,7 +268,8 @@ class Hero:
         Args:
             frames_or_features: uint8 (T, H, W, 3) RGB, or what :meth:`encode` gave.
             takes: how many; take i is what ``seed=seed + i`` gives as the only take.
-            length: frames at 20 fps, 4..200; None = 88 (4.4 s).
+            length: frames at 20 fps, 4..200; None = what the model draws for each take, where its weights
+                have a part for it (:meth:`predict_length`), else 88 (4.4 s).
             on_progress: called with (done, total) after each stage; returning False cancels.
 
         Raises:
@@ -259,6 +277,7 @@ class Hero:
         """
         if takes < 1:
             raise HeroError(f"At least 1 take is needed, not {takes}.")
+        given = length is not None or self.length_head is None
         n = self.check_length(self.config.default_length if length is None else length)
         total = steps + self.config.rvq.num_quantizers + 1  # encode, steps, residual layers, decode
 
@@ -273,7 +292,7 @@ class Hero:
             raise Cancelled
         ids = self.generate(
             features,
-            [n] * takes,
+            [n] * takes if given else self.predict_length(features, seed, takes),
             steps,
             guidance,
             residual_guidance,
@@ -318,7 +337,11 @@ class Hero:
     def to_motion(self, ids: Tensor, seed: int = 0) -> Motion:
         """Decode tokens (B, n, Q) into a Motion with the lengths that the pads tell."""
         lengths = (ids[..., 0] >= 0).sum(1) * self.unit
-        features = self.decode(ids)
+        features = torch.zeros(len(ids), ids.shape[1] * self.unit, self.config.rvq.input_width)
+        # The decoder's view is wide: pads would change the end of a take, and so would the takes beside it.
+        for n in lengths.unique().tolist():
+            if n:
+                features[lengths == n, :n] = self.decode(ids[lengths == n, : n // self.unit])
         joints = humanml3d.to_joints(features)
         if not bool(torch.isfinite(joints).all()):
             raise HeroError("The model generated NaN; load it with dtype float32.")
@@ -332,8 +355,8 @@ class Hero:
         )
 
 
-# `generate` has a parameter named sampling, as its callers write it.
-_sampler = sampling
+# `generate` has a parameter named sampling and `react` one named length, as their callers write them.
+_sampler, _lengths = sampling, length
 
 
 def _generators(seed: int | Sequence[int], count: int) -> list[torch.Generator]:
