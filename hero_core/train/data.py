@@ -354,7 +354,10 @@ def make(
         )
     if not kept:
         raise HeroError(f"No pair of '{source}' can be used; '{folder / 'skipped.csv'}' says why.")
-    entries = _entries(kept, split, clips, paths, sequences)
+    named = [(sources.relative(found.root, pair.video), pair) for pair in found.pairs]
+    kinds = {relative: pair.kind for relative, pair in named if pair.kind}
+    labels = {name: pair.reaction for _, pair in named if pair.reaction for name, _ in have[pair.motion, pair.member]}
+    entries = _entries(kept, split, clips, paths, sequences, kinds, labels)
     training = [name for entry in entries if entry["split"] == "train" for name in _names(entry)]
     if not training:
         raise HeroError(f"No pair of '{source}' is in the train split; give other splits, or leave them to be drawn.")
@@ -414,8 +417,10 @@ def _entries(
     clips: dict[Path, video.VideoClip],
     paths: dict[str, Path],
     sequences: dict[str, Sequence],
+    kinds: dict[str, str],
+    labels: dict[str, str],
 ) -> list[dict[str, Any]]:
-    """What ``pairs.json`` says of each video."""
+    """What ``pairs.json`` says of each video; where nothing says its class, that is its folder's name."""
     of: dict[str, list[str]] = defaultdict(list)
     for clip, name in kept:
         of[clip].append(name)
@@ -423,10 +428,18 @@ def _entries(
         {
             "path": clip,
             "split": split[clip],
+            "class": kinds.get(clip) or paths[clip].parent.name,
             "seconds": round(clips[paths[clip]].duration, 3),
             "frames": clips[paths[clip]].total_frames,
             **({"damaged": True} if clips[paths[clip]].damaged else {}),
-            "motions": [{"name": name, "seconds": round(len(sequences[name].rows) / FPS, 3)} for name in names],
+            "motions": [
+                {
+                    "name": name,
+                    "seconds": round(len(sequences[name].rows) / FPS, 3),
+                    **({"reaction": labels[name]} if name in labels else {}),
+                }
+                for name in names
+            ],
         }
         for clip, names in sorted(of.items(), key=lambda item: (SPLITS.index(split[item[0]]), item[0]))
     ]
@@ -484,7 +497,7 @@ def encode(
 
     Features of each video are kept in the folder ``<out>_features`` beside the file as soon as they are made. Started
     again, the command takes them from there where video, encoder and looks are the same; the folder may be removed
-    afterwards. ``<out>.json`` says which clip and reaction each row is.
+    afterwards. Beside the file are ``<out>_motions.safetensors`` and the names that ``hero_core.evaluate`` needs.
 
     Args:
         looks: see ``views``; all but the first are augmented.
@@ -563,31 +576,54 @@ def encode(
     needed = dict.fromkeys(name for entry in clips for name in _names(entry))
     progress = Progress(len(needed), "motions")
     ids: dict[str, tuple[Tensor, Tensor]] = {}
+    real: dict[str, tuple[Tensor, Tensor]] = {}  # features of a motion and of its mirror image
     longer = 0
     for name, _, joints, rows in motions.with_features(folder / "motions.npz"):
         if name in needed:
+            real[name] = rows, motions.features(_mirrored(joints, rows))
             straight = tokens(tokenizer, rows, mean, std)
-            other = tokens(tokenizer, motions.features(_mirrored(joints, rows)), mean, std) if mirror else straight
-            ids[name] = (straight, other)
+            ids[name] = straight, tokens(tokenizer, real[name][1], mean, std) if mirror else straight
             longer += len(rows) >= 4 * (MAX_TOKENS + 1)
             progress.step()
     lacking = [name for name in needed if name not in ids]
     if lacking:
         raise HeroError(f"'{folder / 'motions.npz'}' lacks {lacking[0]}; make the data set again.")
-    owner = [(number, name) for number, entry in enumerate(clips) for name in _names(entry)]
-    description = {
-        "clips": [{"path": entry["path"], "split": entry["split"]} for entry in clips],
-        "reactions": [name for _, name in owner],
-    }
-    with whole_file(target.with_suffix(".json")) as part:
-        part.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+    owner = [(number, motion) for number, entry in enumerate(clips) for motion in entry["motions"]]
+    names = [motion["name"] for _, motion in owner]
+    classes = sorted({str(entry.get("class", "")) for entry in clips})
+    clip_class = [classes.index(str(entry.get("class", ""))) for entry in clips]
+    reactions = sorted({motion["reaction"] for _, motion in owner if motion.get("reaction")})
+    split = torch.tensor([SPLITS.index(entry["split"]) for entry in clips])
+    clip_of = torch.tensor([number for number, _ in owner])
+    stem = target.with_name(f"{target.stem}_motions")
+    loop.save_weights(  # as hero_core.evaluate reads real reactions
+        {
+            "features": torch.cat([real[name][0] for name in names]),
+            "features_mirrored": torch.cat([real[name][1] for name in names]),
+            "offsets": torch.tensor(np.cumsum([0, *(len(real[name][0]) for name in names)])),
+            "label": torch.tensor([reactions.index(m["reaction"]) if m.get("reaction") else -1 for _, m in owner]),
+            "stimulus": torch.tensor(clip_class)[clip_of],
+            "split": split[clip_of],
+            "clip": clip_of,
+        },
+        stem.with_suffix(".safetensors"),
+    )
+    for path, content in (
+        (stem.with_suffix(".json"), {"reactions": reactions, "stimuli": classes, "names": names}),
+        (
+            target.with_suffix(".json"),
+            {"classes": classes, "clip_class": clip_class, "clips": [entry["path"] for entry in clips]},
+        ),
+    ):
+        with whole_file(path) as part:
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     loop.save_weights(
         {
             "local": torch.stack(local),
-            "split": torch.tensor([SPLITS.index(entry["split"]) for entry in clips]),
-            "ids": torch.stack([ids[name][0] for _, name in owner]),
-            "ids_mirrored": torch.stack([ids[name][1] for _, name in owner]),
-            "clip": torch.tensor([number for number, _ in owner]),
+            "split": split,
+            "ids": torch.stack([ids[name][0] for name in names]),
+            "ids_mirrored": torch.stack([ids[name][1] for name in names]),
+            "clip": clip_of,
             "mirrored": torch.tensor(marks),
         },
         target,

@@ -45,12 +45,17 @@ class Bad:
 
 @dataclass(frozen=True)
 class Pair:
-    """A video and one motion file; ``member`` picks a motion inside an npz, "" = all that it holds."""
+    """A video and one motion file; ``member`` picks a motion inside an npz, "" = all that it holds.
+
+    ``kind`` is the class of the video and ``reaction`` that of the motion, "" where nothing says them.
+    """
 
     video: Path
     motion: Path
     member: str = ""
     split: str = ""
+    kind: str = ""
+    reaction: str = ""
 
 
 @dataclass
@@ -151,7 +156,7 @@ def _lines(found: Found, path: Path, split: str) -> None:
         # Nothing there: guess by the video's suffix, so that the report names the file that is missing.
         guess = [cut for cut in cuts if Path(cut[0]).suffix.lower() in VIDEOS]
         video, motion = (there or guess or cuts)[0]
-        found.pairs.append(Pair(_place(found.root, video), _motion(found.root, motion), *_member(motion), split=split))
+        found.pairs.append(Pair(_place(found.root, video), _motion(found.root, motion), _member(motion), split))
 
 
 def _csv_list(path: Path) -> Found:
@@ -164,7 +169,8 @@ def _csv_list(path: Path) -> Found:
         return found
     names = [cell.strip().lower() for cell in rows[0]]
     titled = "video" in names and "motion" in names
-    places = [names.index(x) if x in names else -1 for x in ("video", "motion", "split")] if titled else [0, 1, 2]
+    columns = ("video", "motion", "split", "class", "reaction")
+    places = [names.index(x) if x in names else -1 for x in columns] if titled else [0, 1, 2, 3, 4]
     for number, row in enumerate(rows[titled:], 1 + titled):
         cells = [row[i].strip() if 0 <= i < len(row) else "" for i in places]
         if any(cells):
@@ -189,19 +195,21 @@ def _json_list(path: Path) -> Found:
             found.bad.append(Bad("line", where, "it is not an object with video and motion"))
             continue
         many = entry.get("motions", entry.get("motion", ""))
-        for motion in many if isinstance(many, list) and many else [many]:
-            _add(found, where, *(str(x or "") for x in (entry.get("video"), motion or "", entry.get("split"))))
+        for motion in many if isinstance(many, list) and many else [many or ""]:
+            more = (entry.get(key) for key in ("split", "class", "reaction"))
+            _add(found, where, *(str(x or "") for x in (entry.get("video"), motion, *more)))
     return found
 
 
-def _add(found: Found, where: str, video: str, motion: str, split: str) -> None:
+def _add(found: Found, where: str, video: str, motion: str, split: str, kind: str, reaction: str) -> None:
     split = _SPLIT_NAMES.get(split.lower(), split.lower())
     if not video or not motion:
         found.bad.append(Bad("line", where, "it names no video" if not video else "it names no motion"))
     elif split and split not in SPLITS:
         found.bad.append(Bad("line", where, f"the split '{split}' is not train, val or test"))
     else:
-        found.pairs.append(Pair(_place(found.root, video), _motion(found.root, motion), *_member(motion), split=split))
+        files = _place(found.root, video), _motion(found.root, motion)
+        found.pairs.append(Pair(*files, _member(motion), split, kind, reaction))
 
 
 def _place(root: Path, name: str) -> Path:
@@ -213,9 +221,9 @@ def _place(root: Path, name: str) -> Path:
     return root / name.replace("\\", "/")
 
 
-def _member(motion: str) -> tuple[str]:
+def _member(motion: str) -> str:
     """What stands behind # in ``file.npz#name``."""
-    return (motion.partition(".npz#")[2],)
+    return motion.partition(".npz#")[2]
 
 
 def _motion(root: Path, name: str) -> Path:

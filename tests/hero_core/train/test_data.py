@@ -23,6 +23,7 @@ from skeletons import MIXAMO, walk
 from hero_core import checkpoint, humanml3d, video
 from hero_core.config import VideoEncoderConfig
 from hero_core.errors import HeroError
+from hero_core.evaluate.data import load_classes, load_motions
 from hero_core.motion import JOINTS, Motion
 from hero_core.train import data, loop, motions, pairs, sources, tokenizer
 
@@ -186,8 +187,14 @@ def test_lists(tmp_path: Path) -> None:
     lines = [f"{splits[i]};m{i}.npy;v\\clip {i}.mp4" for i in range(3)]
     check("a.csv", "\ufeffSplit;Motion;Video\r\n".encode() + "\r\n".join(lines).encode())
     check("b.csv", "\n".join(f'"v/clip {i}.mp4",m{i}.npy,{splits[i]}' for i in range(3)).encode())
-    entries = [{"video": f"v/clip {i}.mp4", "motions": [f"m{i}"], "split": splits[i]} for i in range(3)]
+    entries = [
+        {"video": f"v/clip {i}.mp4", "motions": [f"m{i}"], "split": splits[i], "class": f"c{i}", "reaction": "greet"}
+        for i in range(3)
+    ]
     check("c.json", json.dumps({"pairs": entries}).encode())
+    described = json.loads((tmp_path / "c_json" / "pairs.json").read_text(encoding="utf-8"))["videos"]
+    assert [entry["class"] for entry in described] == ["c0", "c1", "c2"]
+    assert described[2]["motions"] == [{"name": "m2.npy", "seconds": 1.95, "reaction": "greet"}]
     check(
         "d.csv",
         b"video,motion,split\n"
@@ -367,16 +374,22 @@ def encode(dataset: Path, model: Path, out: Path, *more: str) -> pairs.Pairs:
 def test_pairs_are_what_the_models_say(dataset: Path, vimo: Path, model: Path, tmp_path: Path) -> None:
     found = encode(dataset, model, tmp_path / "pairs.safetensors", "--views", "1")
     described = json.loads((tmp_path / "pairs.json").read_text(encoding="utf-8"))
-    names = [entry["path"] for entry in described["clips"]]
+    names = described["clips"]
+    real = load_motions(tmp_path / "pairs_motions.safetensors")
+    reactions = json.loads((tmp_path / "pairs_motions.json").read_text(encoding="utf-8"))["names"]
+    classes = load_classes(tmp_path / "pairs.safetensors", len(names), real)
+    assert classes.names == ("videos",) and (real.label == -1).all() and real.clip is not None
+    assert real.clip.tolist() == found.clip.tolist() and real.split.tolist() == found.split[found.clip].tolist()
     assert found.local.shape == (5, 2, 16, 24) and found.mirrored.tolist() == [0, 1]
     hero = checkpoint.load(model, "cpu", "float32")
     for number, name in enumerate(names):
         frames = video.read_video(vimo / name, size=64).frames
         for view, look in enumerate((frames, frames[:, :, ::-1].copy())):
             torch.testing.assert_close(found.local[number, view].float(), hero.encode(look).local, atol=2e-2, rtol=1e-2)
-    assert found.ids.shape == (6, 50, 3) and described["reactions"][int(found.clip.argmin())]
-    for row, name in enumerate(described["reactions"]):
+    assert found.ids.shape == (6, 50, 3)
+    for row, name in enumerate(reactions):
         rows = torch.from_numpy(np.load(vimo / name))
+        assert torch.equal(real.get(row), rows) and len(real.get(row, mirrored=True)) == len(rows)
         n = len(rows) // 4
         straight = hero.rvq.encode_tokens(((rows[: 4 * n] - hero.mean) / hero.std)[None])[0]
         assert torch.equal(found.ids[row, :n], straight) and (found.ids[row, n:] == -1).all()
