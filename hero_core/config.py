@@ -27,8 +27,11 @@ class VideoEncoderConfig:
     context_tokens: int = 96  # k, tokens shared by all frames after merging
     seed_ratio: float = 0.3  # share of the patches of a frame that seed the context
     merge_r: int = 100  # tokens merged in one round of bipartite matching
-    # Official: (197, width), the same for every frame. "joint" gives each frame its own table.
+    # Official: (197, width), the same for every frame. "joint" gives each frame its own table; "space_time" adds
+    # one vector for each of the T places in time, so that approach and retreat differ.
     positional_embedding: str = "space"
+    # Official: one convolution cuts the patches. True puts ``hero_core.stem`` before it (patch_size 32).
+    conv_stem: bool = False
     local_global_bias: bool = True
     # Which tokens merge hangs on small differences. Where rounding to bfloat16 changes the features more than
     # it gains in speed (small encoders), they are computed in float32 whatever the rest is.
@@ -92,6 +95,9 @@ class TransformerConfig:
     # Both False is MoMask's architecture with a video prefix.
     use_iie: bool = True
     use_die: bool = True
+    # Off in the official weights, whose frames have no order: a learned vector for each of so many places in time
+    # is added where the frames' memory enters. 0 = off.
+    memory_frames: int = 0
 
 
 @dataclass(frozen=True)

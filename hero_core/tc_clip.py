@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .config import VideoEncoderConfig
 from .errors import HeroError
+from .stem import CHANNELS, STRIDE, ConvStem
 
 
 class BlockTrace(TypedDict):
@@ -191,7 +192,9 @@ class Block(nn.Module):
         self.mlp = MLP(cfg.width)
         self.ln_2 = LayerNorm(cfg.width)
 
-    def forward(self, x: Tensor, frames: int, tokens: int, trace: list[BlockTrace] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, frames: int, tokens: int, trace: list[BlockTrace] | None = None, context_tokens: int = 0
+    ) -> Tensor:
         """x (B, T*N + k, D): frame tokens, then the context of the block before. Returns the same layout."""
         batch, local, dtype = x.shape[0], frames * tokens, self.attn.out_proj.weight.dtype
         attended, seen = self.attn(self.ln_1(x).to(dtype), frames, tokens)
@@ -199,8 +202,8 @@ class Block(nn.Module):
         seeds = seen.topk(self.cfg.seeds, dim=-1).indices  # (B, T, seeds)
         frame_start = torch.arange(frames, device=x.device)[:, None] * tokens
         context = _take(x, (seeds + frame_start + 1).view(batch, -1))  # (B, T*seeds, D); + 1: class token
-        cfg = self.cfg
-        context = merge_tokens(context, merge_schedule(context.shape[1], cfg.context_tokens, cfg.merge_r))
+        rounds = merge_schedule(context.shape[1], context_tokens or self.cfg.context_tokens, self.cfg.merge_r)
+        context = merge_tokens(context, rounds)
         if trace is not None:
             trace.append({"seeds": seeds, "context": context})
         x = torch.cat((x, context), dim=1)
@@ -220,13 +223,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(cfg, first=i == 0) for i in range(cfg.layers))
 
-    def forward(self, x: Tensor, frames: int, tokens: int, trace: list[BlockTrace] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, frames: int, tokens: int, trace: list[BlockTrace] | None = None, context_tokens: int = 0
+    ) -> Tensor:
         """x (B, T*N, D) -> class tokens (B, T, D)."""
         for block in self.resblocks[:-1]:
-            x = block(x, frames, tokens, trace)
+            x = block(x, frames, tokens, trace, context_tokens)
         last = cast(Block, self.resblocks[-1])
         if trace is not None:  # the last block's choices have no effect; computed to be looked at only
-            x = last(x, frames, tokens, trace)
+            x = last(x, frames, tokens, trace, context_tokens)
             return x[:, : frames * tokens : tokens]
         return last.class_tokens(x, frames, tokens)
 
@@ -241,9 +246,18 @@ class VideoEncoder(nn.Module):
         table: tuple[int, ...] = (1 + cfg.patches, cfg.width)
         if cfg.positional_embedding == "joint":
             table = (cfg.num_frames, *table)
-        self.conv1 = nn.Conv2d(3, cfg.width, cfg.patch_size, stride=cfg.patch_size, bias=False)
+        if cfg.conv_stem:
+            if cfg.patch_size != STRIDE:
+                raise HeroError(f"A video encoder with a convolutional stem has patch_size {STRIDE}.")
+            self.stem = ConvStem()
+            self.ln_stem = LayerNorm(CHANNELS)
+            self.conv1 = nn.Conv2d(CHANNELS, cfg.width, 1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(3, cfg.width, cfg.patch_size, stride=cfg.patch_size, bias=False)
         self.class_embedding = nn.Parameter(scale * torch.randn(cfg.width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(table))
+        if cfg.positional_embedding == "space_time":
+            self.temporal_embedding = nn.Parameter(scale * torch.randn(cfg.num_frames, cfg.width))
         self.ln_pre = LayerNorm(cfg.width)
         self.transformer = Transformer(cfg)
         self.ln_post = LayerNorm(cfg.width)
@@ -255,6 +269,14 @@ class VideoEncoder(nn.Module):
         mean = torch.tensor(self.cfg.pixel_mean, device=frames.device)
         std = torch.tensor(self.cfg.pixel_std, device=frames.device)
         return ((frames.float() - mean) * (1.0 / std)).movedim(-1, -3)
+
+    def look(self, frames: Tensor) -> Tensor:
+        """What the stem sees: frames (N, 3, H, W), normalised -> maps (N, 704, H/32, W/32)."""
+        dtype = self.conv1.weight.dtype
+        if frames.device.type == "cpu" and not torch.is_grad_enabled():  # a few frames' maps fit into the cache
+            return torch.cat([self.stem(some.to(dtype)) for some in frames.split(4)])
+        out: Tensor = self.stem(frames.to(dtype))
+        return out
 
     def forward(self, frames: Tensor, trace: list[BlockTrace] | None = None) -> Tensor:
         """Features of each frame.
@@ -273,13 +295,40 @@ class VideoEncoder(nn.Module):
         batch, count, side = frames.shape[0], frames.shape[1], cfg.image_size
         if frames.shape[2:] != (3, side, side):
             raise HeroError(f"Resize the frames to {side} x {side} RGB; got {tuple(frames.shape[2:])}.")
-        if cfg.positional_embedding == "joint" and count != cfg.num_frames:
+        if cfg.positional_embedding != "space" and count != cfg.num_frames:
             raise HeroError(f"This video encoder needs exactly {cfg.num_frames} frames; got {count}.")
-        patches = self.conv1(frames.flatten(0, 1).to(self.conv1.weight.dtype))  # (B*T, D, H/p, W/p)
+        flat = frames.flatten(0, 1)
+        flat = self.look(flat) if cfg.conv_stem else flat
+        return self.contextualise(flat.unflatten(0, (batch, count)), None, trace)
+
+    def contextualise(
+        self,
+        maps: Tensor,
+        times: Tensor | None = None,
+        trace: list[BlockTrace] | None = None,
+        context_tokens: int = 0,
+    ) -> Tensor:
+        """The encoder behind its stem: what :meth:`look` gave, (B, T, C, h, w), -> (B, T, output_dim) float32.
+
+        Args:
+            maps: of the frames; without a stem the normalised frames themselves.
+            times: (B, T) or (T,) places in time 0 .. num_frames - 1 of the frames; None = the first T.
+            trace: a list that receives the choices of each block.
+            context_tokens: tokens to keep when there are fewer frames than the config has; 0 = as it says.
+        """
+        batch, count = maps.shape[:2]
+        dtype = self.conv1.weight.dtype
+        x = maps.flatten(0, 1)
+        if self.cfg.conv_stem:
+            x = self.ln_stem(x.movedim(1, -1)).movedim(-1, 1)
+        patches = self.conv1(x.to(dtype))  # (B*T, D, H/p, W/p)
         patches = patches.flatten(2).transpose(1, 2).unflatten(0, (batch, count))  # (B, T, patches, D)
         cls = self.class_embedding.to(patches.dtype).expand(batch, count, 1, -1)
         x = torch.cat((cls, patches), dim=2).float() + self.positional_embedding  # (B, T, N, D)
+        if self.cfg.positional_embedding == "space_time":
+            when = self.temporal_embedding[:count] if times is None else self.temporal_embedding[times]
+            x = x + when[..., None, :]  # (T, 1, D) or (B, T, 1, D)
         x = self.ln_pre(x.flatten(1, 2))  # (B, T*N, D)
-        x = self.transformer(x, count, 1 + cfg.patches, trace)  # (B, T, D)
+        x = self.transformer(x, count, 1 + self.cfg.patches, trace, context_tokens)  # (B, T, D)
         features: Tensor = self.ln_post(x).to(self.proj.dtype) @ self.proj
         return features.float()

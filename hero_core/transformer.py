@@ -214,6 +214,8 @@ class ConditionedTransformer(nn.Module):
         self.position_enc = PositionalEncoding(cfg.latent_dim, cfg.dropout)
         if cfg.use_iie:
             self.global_local_crossatt_block = IntentionBlock(cfg.clip_dim, cfg.iie_heads)
+        if cfg.memory_frames:
+            self.memory_time = nn.Parameter(0.02 * torch.randn(cfg.memory_frames, cfg.latent_dim))
         self.stack_name = "seqTransDecoder" if cfg.use_die else "seqTransEncoder"
         self.add_module(self.stack_name, Stack(cfg))
         self.cond_emb = nn.Linear(cfg.clip_dim, cfg.latent_dim)
@@ -256,7 +258,9 @@ class ConditionedTransformer(nn.Module):
             e = e * ~drop[:, None]
         memory: list[Memory] = []
         if self.cfg.use_die:
-            frames = self.cond_emb(local)  # the same Linear as the intention's, no positions
+            frames = self.cond_emb(local)  # the same Linear as the intention's; officially without positions
+            if self.cfg.memory_frames:
+                frames = frames + self.memory_time
             memory = [layer.multihead_attn.fold(frames) for layer in self.layers]
         return Condition(self.cond_emb(e), self.cond_emb.bias, memory)
 

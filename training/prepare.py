@@ -1,118 +1,157 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Clips and reactions -> pairs.safetensors, with the frozen encoder and tokenizer:
+"""Clips and reactions -> what the transformers and the evaluation read, with the frozen encoder and tokenizer:
 
-    python -m training.prepare --stimuli build/stimuli --data DATA --encoder build/runs/encoder \
-        --tokenizer build/runs/tokenizer --out build/runs/pairs.safetensors
+    python -m training.prepare --stimuli build/stimuli,build/composites --maps build/maps --data DATA \
+        --encoder build/runs/encoder --tokenizer build/runs/tokenizer --out build/pairs
+
+Writes ``pairs.safetensors`` (``hero_core.train.pairs``), ``pairs.json`` (the classes of the clips, and which kinds of
+reaction fit each) and ``reactions.safetensors`` with ``reactions.json``: the features of every reaction as it was
+recorded, for the evaluation. Some clips of things that come nearer are there a second time, shown backwards: what goes
+away is met calmly.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hero_core import humanml3d
-from hero_core.config import RVQConfig, VideoEncoderConfig
-from hero_core.rvq import RVQVAE
-from hero_core.tc_clip import VideoEncoder
+from hero_core.errors import HeroError
+from hero_core.output import whole_file
 from hero_core.train import loop, motions
+from hero_core.train.data import load_encoder, load_tokenizer, tokens
+from hero_core.train.encoder import RETREAT
 from hero_core.train.pairs import SPLITS
+from training.stimuli.catalogue import GOING, GROUPS, STIMULI
 from training.stimuli.dataset import Stimuli
+from training.stimuli.reactions import reactions
 
-MAX_TOKENS = 50
-
-
-def load_tokenizer(folder: Path) -> tuple[RVQVAE, Tensor, Tensor]:
-    state = loop.load_weights(folder / "tokenizer.safetensors")
-    config = RVQConfig(**json.loads((folder / "report.json").read_text())["model"])
-    mean, std = state.pop("mean"), state.pop("std")
-    model = RVQVAE(config)
-    model.load_state_dict(state)
-    return model.eval(), mean, std
+NEARER = ("approach", "creature", "vehicle")
+BACKWARDS = 6  # one in so many of those clips is also there backwards
 
 
-def load_encoder(folder: Path) -> VideoEncoder:
-    values = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))["encoder"]
-    config = VideoEncoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    model = VideoEncoder(config)
-    model.load_state_dict({k: v.float() for k, v in loop.load_weights(folder / "encoder.safetensors").items()})
-    return model.eval()
+def clips_of(stimuli: Stimuli, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Records of a folder, and after them those of the clips that are also shown backwards."""
+    records = list(stimuli.records)
+    turned = []
+    for record in records:
+        if record["cls"].startswith(NEARER) and rng.random() < 1 / BACKWARDS:
+            found = reactions(stimuli.motions, record["split"], GOING, 0.0, rng)
+            if found:
+                turned.append(record | {"cls": RETREAT, "reactions": found, "backwards": True})
+    return records + turned
 
 
-def views(frames: np.ndarray, rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[int]]:
-    """(16, S, S, 3) uint8 -> (2 * count, 16, S, S, 3): the clip and its mirror image, each also with
-    other light, colour and framing, the same for all frames of a view."""
-    out = []
-    for i in range(count):
-        x = frames.astype(np.float32)
-        if i:
-            gain = rng.uniform(0.75, 1.25, 3) * rng.uniform(0.8, 1.2)
-            x = (x - 128) * rng.uniform(0.8, 1.2) + 128
-            x = np.clip(x * gain, 0, 255)
-            size = frames.shape[1]
-            side = int(size * rng.uniform(0.82, 1.0))
-            top, left = rng.integers(0, size - side + 1, 2)
-            grid = (np.arange(size) * side // size).astype(int)
-            x = x[:, top + grid][:, :, left + grid]
-        x = x.astype(np.uint8)
-        out += [x, x[:, :, ::-1]]
-    return np.stack(out), [0, 1] * count
+def write_reactions(
+    all_clips: list[tuple[Stimuli, dict[str, Any]]], classes: list[str], kinds: list[str], out: Path
+) -> None:
+    """Features of every reaction as it was recorded, and of its mirror image: what the evaluation reads."""
+    known: dict[str, tuple[Tensor, Tensor]] = {}
+    rows: list[Tensor] = []
+    mirrored: list[Tensor] = []
+    about: list[tuple[int, int, int, int]] = []  # kind, class, split, clip
+    for index, (stimuli, clip) in enumerate(all_clips):
+        for recipe in clip["reactions"]:
+            key = json.dumps(recipe["parts"])
+            if key not in known:
+                joints = stimuli.motions.join(recipe["parts"])[: recipe["frames"]]
+                known[key] = (motions.features(joints), motions.features(humanml3d.mirror(joints)))
+            straight, turned = known[key][:: -1 if recipe["mirror"] else 1]
+            rows.append(straight)
+            mirrored.append(turned)
+            split = SPLITS.index(clip["split"])
+            about.append((kinds.index(recipe["label"]), classes.index(clip["cls"]), split, index))
+    label, stimulus, split_of, owner = torch.tensor(about).T.contiguous()
+    loop.save_weights(
+        {
+            "features": torch.cat(rows),
+            "features_mirrored": torch.cat(mirrored),
+            "offsets": torch.tensor(np.cumsum([0, *map(len, rows)])),
+            "label": label,
+            "stimulus": stimulus,
+            "split": split_of,
+            "clip": owner,
+        },
+        out / "reactions.safetensors",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("stimuli", "data", "encoder", "tokenizer", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--views", type=int, default=2, help="looks of each clip, each also mirrored")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stimuli", required=True, help="folders of clips, separated by commas")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    for name in ("maps", "encoder", "tokenizer"):
+        parser.add_argument(f"--{name}", type=Path, help="without these three only the reactions are written")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(args.seed)
+    classes = sorted([*STIMULI, RETREAT])
+    kinds = sorted({kind for s in (*STIMULI.values(), GOING) for kind in s.reactions} | {"partner"})
+    all_clips: list[tuple[Stimuli, dict[str, Any]]] = []
+    for folder in args.stimuli.split(","):
+        stimuli = Stimuli(folder, args.data)
+        all_clips += [(stimuli, clip) for clip in clips_of(stimuli, rng)]
+    if not all_clips:
+        raise HeroError(f"There are no clips in {args.stimuli}.")
+    clip_class = [classes.index(clip["cls"]) for _, clip in all_clips]
+    fitting = {name: sorted(s.reactions) or ["partner"] for name, s in (*STIMULI.items(), (RETREAT, GOING))}
+    write_reactions(all_clips, classes, kinds, args.out)
+    for file, content in (
+        ("pairs.json", {"classes": classes, "clip_class": clip_class, "groups": GROUPS, "fitting": fitting}),
+        ("reactions.json", {"reactions": kinds, "stimuli": classes, "groups": GROUPS, "fitting": fitting}),
+    ):
+        with whole_file(args.out / file) as path:
+            path.write_text(json.dumps(content), encoding="utf-8")
+    if args.encoder is None:
+        return
+
     tokenizer, mean, std = load_tokenizer(args.tokenizer)
     encoder = load_encoder(args.encoder)
-    stimuli = Stimuli(args.stimuli, args.data)
-    rng = np.random.default_rng(args.seed)
-    local, split, ids, ids_mirrored, owner = [], [], [], [], []
-    mirrored: list[int] = []
+    local, ids, ids_mirrored, owner = [], [], [], []
     known: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def tokens(joints: np.ndarray) -> Tensor:
-        rows = motions.features(joints)
-        n = min(len(rows) // 4, MAX_TOKENS)
-        if n < 4:
-            raise ValueError("too short")
-        found = tokenizer.encode_tokens(((rows[: 4 * n] - mean) / std)[None])[0]
-        return torch.nn.functional.pad(found, (0, 0, 0, MAX_TOKENS - n), value=-1)
-
+    opened: tuple[str, Any] = ("", None)
+    began = time.monotonic()
     with torch.inference_mode():
-        clips = [c for s in SPLITS for c in stimuli.clips(split=s)]
-        for number, clip in enumerate(clips):
-            looks, mirrored = views(stimuli.frames(clip), rng, args.views)
-            features = [encoder(encoder.normalise(torch.from_numpy(look.copy())[None]))[0] for look in looks]
-            local.append(torch.stack(features))
-            split.append(SPLITS.index(clip["split"]))
+        for index, (stimuli, clip) in enumerate(all_clips):
+            name = f"{stimuli.folder.name}_{Path(clip['shard']).stem}"
+            if opened[0] != name:
+                opened = (name, np.load(args.maps / f"{name}.npy", mmap_mode="r"))
+            maps = torch.from_numpy(opened[1][clip["row"]].astype(np.float32))  # (V, F, C, 7, 7)
+            if clip.get("backwards"):
+                maps = maps.flip(1)
+            local.append(torch.cat([encoder.contextualise(view[None]) for view in maps]))
             for recipe, (joints, flip) in zip(clip["reactions"], stimuli.reactions(clip), strict=True):
                 key = json.dumps(recipe["parts"])
                 if key not in known:
-                    known[key] = (tokens(joints), tokens(humanml3d.mirror(joints)))
+                    looks = (motions.features(joints), motions.features(humanml3d.mirror(joints)))
+                    straight, turned = (tokens(tokenizer, look, mean, std) for look in looks)
+                    known[key] = (straight, turned)
                 straight, turned = known[key][:: -1 if flip else 1]
                 ids.append(straight)
                 ids_mirrored.append(turned)
-                owner.append(number)
-            if number % 50 == 0:
-                print(f"{number}/{len(clips)} clips", flush=True)
+                owner.append(index)
+            if index % 200 == 199:
+                left = (time.monotonic() - began) / len(local) * (len(all_clips) - index)
+                print(f"{index + 1}/{len(all_clips)} clips, {left / 60:.1f} min to go", flush=True)
     loop.save_weights(
         {
             "local": torch.stack(local).half(),
-            "split": torch.tensor(split),
+            "split": torch.tensor([SPLITS.index(clip["split"]) for _, clip in all_clips]),
             "ids": torch.stack(ids),
             "ids_mirrored": torch.stack(ids_mirrored),
             "clip": torch.tensor(owner),
-            "mirrored": torch.tensor(mirrored),
+            "mirrored": torch.tensor([0, 1]),
         },
-        args.out,
+        args.out / "pairs.safetensors",
     )
     print(f"{args.out}: {len(local)} clips, {len(ids)} reactions, {len(known)} different ones")
 

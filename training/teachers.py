@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The networks that the small video encoder learns from; needed while preparing data, never at run time.
 
+    python -m training.teachers --teachers FOLDER --out build/distil/teacher.safetensors
+
+writes the classifier, de-quantised, in the layout of ``hero_core.stem``: the teacher of ``hero_core.train stem``.
+
 MobileNetV2 (ImageNet classes) and MoveNet Lightning (17 body keypoints) are quantised TFLite files of
 google-coral/test_data (Apache-2.0), run by the ``ai-edge-litert`` interpreter. The face expression net is
 face-api.js's (MIT), whose quantised weight shard is read here with numpy and run with torch.
@@ -8,6 +12,7 @@ face-api.js's (MIT), whose quantised weight shard is read here with numpy and ru
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hero_core.errors import HeroError
+from hero_core.stem import ConvStem
+from hero_core.train import loop
 
 CLASSIFIER = "test_data__mobilenet_v2_1.0_224_quant.tflite"
 POSE = "test_data__movenet_single_pose_lightning_ptq.tflite"
@@ -151,3 +158,41 @@ class Teachers:
         box = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
         face = Image.fromarray(picture).transform((112, 112), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
         return self.expression(np.asarray(face)), np.array(seen, np.float32)
+
+
+def stem_teacher(path: Path) -> ConvStem:
+    """The classifier's convolutions up to the last bottleneck, de-quantised, in the order in which they run."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    net = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    net.allocate_tensors()
+    details = {d["index"]: d for d in net.get_tensor_details()}
+
+    def value(index: int) -> torch.Tensor:
+        how = details[index]["quantization_parameters"]
+        raw = net.get_tensor(index).astype(np.float32)
+        return torch.from_numpy((raw - how["zero_points"][0]) * how["scales"].astype(np.float32)[0])
+
+    stem = ConvStem()
+    layers = [stem.conv]
+    for block in stem.blocks:
+        layers += [layer for layer in (block.expand, block.depthwise, block.project) if layer is not None]
+    steps = [op for op in net._get_ops_details() if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    for layer, step in zip(layers, steps, strict=False):  # behind them come the last convolution and the classes
+        weight = value(step["inputs"][1])  # (out, h, w, in), of a depthwise convolution (1, h, w, out)
+        order = (3, 0, 1, 2) if step["op_name"].startswith("D") else (0, 3, 1, 2)
+        layer.weight.data.copy_(weight.permute(order))
+        layer.bias.data.copy_(value(step["inputs"][2]))
+    return stem
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teachers", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    loop.save_weights(stem_teacher(args.teachers / CLASSIFIER).state_dict(), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ The file is one safetensors file, so that any tool can write it:
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -34,10 +35,17 @@ class Pairs:
     clip: Tensor
     mirrored: Tensor
 
-    @property
+    @functools.cached_property
     def lengths(self) -> Tensor:
         """(R,) tokens of each reaction."""
         return (self.ids[..., 0] >= 0).sum(1)
+
+    @functools.cached_property
+    def reactions(self) -> list[Tensor]:
+        """Rows of the reactions of each clip."""
+        order = self.clip.argsort(stable=True)
+        counts = torch.bincount(self.clip, minlength=len(self.split))
+        return list(order.split(counts.tolist()))
 
     def clips(self, split: str) -> Tensor:
         """Indices of the clips of a split that have a reaction."""
@@ -55,12 +63,11 @@ class Pairs:
         """
         views = torch.randint(self.local.shape[1], (len(clips),), generator=generator)
         local = self.local[clips, views].float()
-        tables = torch.stack((self.ids, self.ids_mirrored))
         rows = torch.empty(len(clips), dtype=torch.long)
         for i, clip in enumerate(clips.tolist()):
-            choices = (self.clip == clip).nonzero()[:, 0]
+            choices = self.reactions[clip]
             rows[i] = choices[torch.randint(len(choices), (), generator=generator)]
-        ids = tables[self.mirrored[views], rows].clone()
+        ids = torch.where(self.mirrored[views].bool()[:, None, None], self.ids_mirrored[rows], self.ids[rows])
         lengths = self.lengths[rows].clone()
         if crop:
             shorter = (torch.rand(len(clips), generator=generator) < 1 / 3) & (lengths > 4)

@@ -195,6 +195,7 @@ STIMULI: dict[str, Stimulus] = {
         + _of(HIFI, "HIFI_walk_fwd")
         + _of(CC0, "KK11_Walking_A", "M2M_Walk_Loop", "M2M_Walk_Formal_Loop"),
     ),
+    "quiet": Stimulus("scene", {"stand": 6, "listen": 1, "puzzled": 0.5}),  # a place where nothing happens
     "salsa": Stimulus("human", {}),  # true pairs: the reaction is what the partner did
     "punch": Stimulus(
         "human",
@@ -240,4 +241,32 @@ STIMULI: dict[str, Stimulus] = {
         "scene",
         {"cower": 3, "fall": 3, "run away": 2, "jump back": 2, "step back": 1, "block": 2, "dizzy": 1, "roll": 1},
     ),
+}
+
+# What came nearer, shown backwards: it goes away.
+GOING = Stimulus("scene", {"stand": 4, "listen": 1, "greet": 1, "puzzled": 0.5, "talk": 0.5})
+
+# Classes whose reactions are much alike, for the evaluation.
+GROUPS: dict[str, str] = {
+    "approach_calmly": "meet",
+    "approach_happily": "greet",
+    "approach_angrily": "threatened",
+    "wave": "greet",
+    "hand_out": "greet",
+    "bow": "greet",
+    "cheer": "cheer",
+    "chat": "meet",
+    "pass_by": "calm",
+    "quiet": "calm",
+    "retreat": "calm",
+    "salsa": "dance",
+    "punch": "attacked",
+    "kick": "attacked",
+    "push": "attacked",
+    "throw": "attacked",
+    "ball": "attacked",
+    "creature_calm": "animal",
+    "creature_charge": "endangered",
+    "vehicle": "endangered",
+    "explosion": "endangered",
 }

@@ -12,6 +12,9 @@ from training.stimuli.dataset import FADE, Motions, joined_length
 from training.stimuli.scene import FPS
 
 LONGEST = 196  # frames of a reaction
+# Seconds of waiting at most. Who sees a car come does not stand until it is there; and a model that learns from
+# mostly waiting people waits.
+LATEST = 1.2
 
 
 def available(motions: Motions, sources: tuple[Source, ...], split: str) -> list[Source]:
@@ -78,6 +81,6 @@ def reactions(
     out = []
     for i in chosen:
         sources = available(motions, REACTIONS[names[i]], split)
-        delay = float(np.clip(event + rng.uniform(-0.45, 0.2), 0.0, 2.5))
+        delay = float(np.clip(event + rng.uniform(-0.45, 0.2), 0.0, LATEST))
         out.append(reaction(motions, split, names[i], sources[rng.integers(len(sources))], delay, rng))
     return [r for r in out if r["frames"] >= 40]

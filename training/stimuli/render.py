@@ -31,6 +31,8 @@ from training.stimuli.scene import Library, Scene
 from training.stimuli.scenes import write
 from training.stimuli.shards import SHARD, missing_shards, split_of, write_shard
 
+# Classes whose people or things can stand before a photograph.
+BEFORE_PHOTOS = [name for name, s in STIMULI.items() if (s.broad == "human" and name != "salsa") or s.broad == "animal"]
 SIZE = 224  # what the encoder sees; drawn twice as large and halved
 
 
@@ -175,7 +177,8 @@ def draw(scene: Scene, size: tuple[int, int] = (SIZE, SIZE), seed: int = 0) -> N
             picture = read_tga(file, resolution)
             up = np.linspace(0, 1, resolution[1], dtype=np.float32)[:, None, None]
             sky = (scene.sky[0] * (1 - up) + scene.sky[1] * up).astype(np.float32)  # (2 H, 1, 3)
-            rgb = picture[..., :3] * picture[..., 3:] + sky * (1 - picture[..., 3:])
+            behind = sky if scene.photo is None else backdrop(scene, t, resolution)
+            rgb = picture[..., :3] * picture[..., 3:] + behind * (1 - picture[..., 3:])
             rgb = (rgb[::2, ::2] + rgb[1::2, ::2] + rgb[::2, 1::2] + rgb[1::2, 1::2]) * 0.25  # (H, W, 3)
             if scene.flash[t] > 0.01:
                 rgb = rgb + glow(scene, t, size) + 0.35 * scene.flash[t]
@@ -184,6 +187,21 @@ def draw(scene: Scene, size: tuple[int, int] = (SIZE, SIZE), seed: int = 0) -> N
     gain = np.clip(scene.look_grade["exposure"] / max(float(pictures[0].mean()), 1e-3), 0.5, 3.0)
     frames = np.stack([grade(rgb * gain, scene.look_grade, rng) for rgb in pictures])
     return np.ascontiguousarray(frames[:, :, ::-1] if scene.flip else frames)
+
+
+def backdrop(scene: Scene, t: int, resolution: tuple[int, int]) -> NDArray[np.float32]:
+    """The photograph as if far away: it moves as the eyes turn. (H, W, 3) in [0, 1]."""
+    assert scene.photo is not None
+    high, wide = scene.photo.shape[:2]
+    ahead = scene.look - scene.eye  # (T, 3)
+    turn = np.degrees(np.stack([np.arctan2(ahead[:, 0], ahead[:, 2]), np.arctan2(ahead[:, 1], ahead[:, 2])], -1))
+    share = (turn[t] - turn.mean(0)) / scene.fov * (-1, -1)
+    half = 0.36 * np.array([wide, high])
+    x, y = np.clip(np.array([wide, high]) / 2 + share * 2 * half * (1, 1), half, np.array([wide, high]) - half)
+    columns = np.linspace(x - half[0], x + half[0] - 1, resolution[0]).astype(int)
+    rows = np.linspace(y - half[1], y + half[1] - 1, resolution[1]).astype(int)
+    out: NDArray[np.float32] = scene.photo[rows][:, columns]
+    return out
 
 
 def glow(scene: Scene, t: int, size: tuple[int, int]) -> NDArray[Any]:
@@ -210,9 +228,21 @@ def grade(rgb: NDArray[Any], how: dict[str, Any], rng: np.random.Generator) -> N
     return np.clip(rgb * 255 + noise + 0.5, 0, 255).astype(np.uint8)
 
 
+def read_photos(folder: Path) -> dict[str, list[NDArray[np.float32]]]:
+    """Photographs of a folder, those for validation and test apart."""
+    from training.distil_data import held_out, read_pictures
+
+    pools: dict[str, list[NDArray[np.float32]]] = {"train": [], "held out": []}
+    for name, picture in read_pictures(folder)[0]:
+        if min(picture.size) >= 300:
+            picture.thumbnail((800, 800))
+            pools["held out" if held_out(name) else "train"].append(np.asarray(picture, np.float32) / 255)
+    return pools
+
+
 def script(lib: Library, seed: int, clip: int) -> tuple[str, str, Scene]:
     """Class, split and scene of clip number ``clip``: classes take turns, but those the split has no recordings for."""
-    split, names = split_of(clip), list(STIMULI)
+    split, names = split_of(clip), [name for name in STIMULI if not lib.photos or name in BEFORE_PHOTOS]
     order = np.random.default_rng([seed, 7, clip // len(names)]).permutation(len(names))
     for shift in range(len(names)):
         cls = names[order[(clip + shift) % len(names)]]
@@ -252,11 +282,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--photos", type=Path, help="photographs to stand behind people and creatures")
     parser.add_argument("--worker", default="0/1", help="this process takes every N-th shard: I/N")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     worker, workers = map(int, args.worker.split("/"))
     lib = load_library(args.data)
+    if args.photos is not None:
+        lib.photos = read_photos(args.photos)
     work = [r for r in missing_shards(args.out, args.clips) if (r.start // SHARD) % workers == worker]
     began, done, total = time.monotonic(), 0, sum(map(len, work))
     for clips in work:

@@ -37,6 +37,7 @@ class Scene:
     flash: Array = field(default_factory=lambda: np.zeros(FRAMES))  # light of an explosion
     flash_at: Array = field(default_factory=lambda: np.zeros(3))
     look_grade: dict[str, Any] = field(default_factory=dict)  # what the "lens and film" do
+    photo: Array | None = None  # (H, W, 3) in [0, 1], stands behind in place of sky and surroundings
     flip: bool = False
     actors: list[str] = field(default_factory=list)
     reactions: list[dict[str, Any]] = field(default_factory=list)
@@ -50,6 +51,8 @@ class Library:
     motions: Motions
     body: Body
     creatures: dict[str, Mesh]
+    # Photographs to stand behind, by split; empty = modelled surroundings always.
+    photos: dict[str, list[Array]] = field(default_factory=dict)
 
 
 def picture_times(seconds: float, fps: int = 25) -> Array:

@@ -122,6 +122,15 @@ def eyes(scene: Scene, rng: np.random.Generator, focus: Array, tracking: float) 
     scene.roll = np.radians(rng.normal(0, 1.5) + 0.6 * shake * np.sin(scene.times * rng.uniform(1, 4)))
 
 
+def quiet(scene: Scene, rng: np.random.Generator) -> Array:
+    """Nobody there: eyes that rest, or wander a little."""
+    scene.seconds = float(rng.uniform(1.5, 5.0))
+    scene.times = picture_times(scene.seconds)
+    ahead = np.array([rng.normal(0, 1.5), rng.uniform(0.6, 1.7), rng.uniform(4, 12)])
+    drift = rng.normal(0, 0.4, 3) * (rng.random() < 0.5)
+    return ahead + (scene.times / scene.seconds)[:, None] * drift
+
+
 def write(lib: Library, cls: str, split: str, rng: np.random.Generator) -> Scene | None:
     """The script of one clip of a class, or None where the split has no recording for it."""
     stim, m = STIMULI[cls], lib.motions
@@ -156,16 +165,24 @@ def write(lib: Library, cls: str, split: str, rng: np.random.Generator) -> Scene
         focus = vehicle(scene, rng)
     elif cls == "explosion":
         focus = explosion(scene, rng)
+    elif cls == "quiet":
+        focus = quiet(scene, rng)
     else:
         focus = gesture(lib, scene, rng, stim, split) + (0, rng.uniform(0.1, 0.4), 0)
     if stim.reactions:
-        scene.reactions = reactions(m, split, stim, scene.event, rng)
-    outdoors = bool(rng.random() < {"animal": 0.75, "scene": 0.85, "human": 0.4}[stim.broad]) or cls in (
+        # Their own generator: other reactions may be chosen for the same picture.
+        scene.reactions = reactions(m, split, stim, scene.event, np.random.default_rng(rng.integers(2**63)))
+    outside = 0.5 if cls == "quiet" else {"animal": 0.75, "scene": 0.85, "human": 0.4}[stim.broad]
+    outdoors = bool(rng.random() < outside) or cls in (
         "vehicle",
         "explosion",
         "ball",
     )
-    surroundings(scene, rng, outdoors, cls == "vehicle")
+    if lib.photos:
+        pool = lib.photos["train" if split == "train" else "held out"]
+        scene.photo = pool[rng.integers(len(pool))]
+    else:
+        surroundings(scene, rng, outdoors, cls == "vehicle")
     eyes(scene, rng, focus, tracking)
     scene.aspect = float(rng.choice([16 / 9, 4 / 3, 1.0, 9 / 16], p=[0.5, 0.2, 0.2, 0.1]))
     scene.fov = rng.uniform(58, 88) if scene.aspect >= 1 else rng.uniform(45, 60)

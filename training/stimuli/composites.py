@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clips put together from photographs: real animals, vehicles and balls in front of real places.
+
+    python -m training.stimuli.composites --pictures FOLDER --data DATA --out build/composites --clips 700 --seed 0
+
+Rendered creatures are of few shapes and flat colours; these clips show the video encoder what the real ones look like.
+A cut-out stands for a body at a distance: it grows as one over that distance, bobs as it runs, and is shown over a
+photograph that a hand-held camera looks at. Records and shards are those of ``training.stimuli.render``. Pictures of
+the validation split are shown in no training clip; there is no test split, rendered clips alone are tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.distil_data import SIDE, draw_factors, held_out, read_pictures, recolour
+from training.stimuli.catalogue import STIMULI
+from training.stimuli.dataset import FRAMES, Motions
+from training.stimuli.reactions import reactions
+from training.stimuli.scene import picture_times
+from training.stimuli.shards import SHARD, missing_shards, write_shard
+
+Array = NDArray[Any]
+Cut = tuple[str, Image.Image]
+
+# What of a picture's path says that it shows a beast, a vehicle or a ball.
+BEASTS = ("animals/mammals", "animals/marsupials", "birds/ostrich", "birds/gander", "birds/nandou", "lizards")
+VEHICLES = ("vehicles/auto", "vehicles/race", "vehicles/emergency", "masstransit", "construction", "garbagetruck")
+VEHICLES += ("infantry-stryker", "military/vehicles/bradley", "wheel_tractor")
+BALLS = ("sports/",)
+NEVER = ("cartoon", "aquatic", "toys", "body_parts")
+CLASSES = {"creature_charge": 0.27, "creature_calm": 0.22, "vehicle": 0.24, "quiet": 0.2, "ball": 0.07}
+
+
+def pools(cuts: list[Cut]) -> dict[str, list[Cut]]:
+    """Cut-outs by what they show."""
+    kinds = {"beast": BEASTS, "vehicle": VEHICLES, "ball": BALLS}
+    real = [cut for cut in cuts if not any(word in cut[0] for word in NEVER)]
+    return {kind: [cut for cut in real if any(word in cut[0] for word in words)] for kind, words in kinds.items()}
+
+
+def paths(cls: str, rng: np.random.Generator) -> tuple[float, Array, Array, float]:
+    """Seconds, size (T,) and place (T, 2) of the body, as shares of the frame, and when it happens.
+
+    size is that of the longest side of the cut-out.
+    """
+    charge = cls in ("creature_charge", "vehicle", "ball")
+    seconds = float(rng.uniform(1.2, 3.0) if charge else rng.uniform(2.0, 5.0))
+    t = picture_times(seconds) / seconds  # (T,)
+    if charge:
+        far, near = rng.uniform(3.5, 9.0), rng.uniform(0.8, 1.6)
+        start = rng.uniform(0, 0.25)
+        gone = np.clip((t - start) / (1 - start), 0, 1)
+        size = rng.uniform(0.9, 1.5) * near / (far + (near - far) * gone) / near * 1.1
+        event = seconds * (start + (1 - start) * 0.6)
+    else:
+        far = rng.uniform(2.0, 4.0)
+        near = far / rng.uniform(0.95, 1.9)
+        size = rng.uniform(0.8, 1.4) / (far + (near - far) * t)
+        event = seconds * rng.uniform(0.2, 0.6)
+    first, last = rng.uniform((0.2, 0.45), (0.8, 0.65)), rng.uniform((0.35, 0.5), (0.65, 0.65))
+    place = first + (size / size[-1])[:, None] * (last - first)  # what is far is near the vanishing point
+    if cls != "vehicle":
+        rate = rng.uniform(8, 16) if charge else rng.uniform(3, 6)
+        place[:, 1] += np.abs(np.sin(t * seconds * rate)) * size * rng.uniform(0.01, 0.06)
+    if cls == "ball":
+        place[:, 1] -= rng.uniform(0.1, 0.35) * 4 * t * (1 - t)
+        size *= rng.uniform(0.35, 0.6)
+    return seconds, size, place, float(event)
+
+
+def compose(cls: str, photo: Image.Image, cut: Image.Image | None, rng: np.random.Generator) -> tuple[Array, Any]:
+    """Frames (16, 224, 224, 3) uint8 of one clip, and its (seconds, event)."""
+    seconds, size, place, event = paths(cls, rng)
+    width, height = photo.size
+    share = rng.uniform(0.35, 0.95)
+    w, h = share * width / 2, share * height / 2
+    centre = np.array([rng.uniform(w, width - w), rng.uniform(h, height - h)])
+    t = np.linspace(0, 1, FRAMES)
+    shake = sum(np.sin(t[:, None] * rng.uniform(2, 14, 2) + rng.uniform(0, 6, 2)) for _ in range(3))
+    eyes = centre + shake * (w, h) * rng.gamma(1.5, 0.012)  # (T, 2)
+    factors, contrast = draw_factors(rng, 0.3), draw_factors(rng, 0.2)
+    blur = rng.uniform(0, 6) if rng.random() < 0.2 else 0.0
+    turn = rng.normal(0, 3)
+    lean = rng.normal(0, 3) * np.sin(t * rng.uniform(5, 30))
+    if cut is not None and rng.random() < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    colour = None
+    if cut is not None:
+        colour = recolour(cut.convert("RGB"), contrast)
+        colour.putalpha(cut.getchannel("A"))
+    frames = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
+    for i in range(FRAMES):
+        x, y = np.clip(eyes[i], (w, h), (width - w, height - h))
+        box = (float(x - w), float(y - h), float(x + w), float(y + h))
+        frame = photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+        if colour is not None:
+            scale = size[i] * SIDE / max(colour.size)
+            shape = (max(3, round(colour.size[0] * scale)), max(3, round(colour.size[1] * scale)))
+            shown = colour.resize(shape, Image.Resampling.BILINEAR)
+            shown = shown.rotate(turn + lean[i], Image.Resampling.BILINEAR, True)
+            at = place[i] * SIDE
+            frame.paste(shown, (round(at[0] - shown.size[0] / 2), round(at[1] - shown.size[1] / 2)), shown)
+        frame = recolour(frame, factors)
+        pixels = np.asarray(frame, np.float32)
+        if blur:
+            pixels = pixels + rng.normal(0, blur, pixels.shape)
+        frames[i] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return frames, (seconds, event)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, required=True, help="folder of photographs and cut-outs")
+    parser.add_argument("--data", type=Path, required=True, help="folder of motions")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=700)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    photos, cuts = read_pictures(args.pictures)
+    motions = Motions(args.data)
+    by_split: dict[str, tuple[list[Cut], dict[str, list[Cut]]]] = {}
+    for split, out in (("train", False), ("val", True)):
+        places = [p for p in photos if held_out(p[0]) == out and min(p[1].size) >= 300]
+        by_split[split] = (places, pools([c for c in cuts if held_out(c[0]) == out]))
+        print(split, len(places), {kind: len(pool) for kind, pool in by_split[split][1].items()}, flush=True)
+    names, weights = list(CLASSES), np.array(list(CLASSES.values()))
+    for clips in missing_shards(args.out, args.clips):
+        rendered = []
+        for number in clips:
+            rng = np.random.default_rng([args.seed, 31, number])
+            split = "val" if number % 14 == 13 else "train"
+            places, pool = by_split[split]
+            cls = str(rng.choice(names, p=weights / weights.sum()))
+            kind = {"vehicle": "vehicle", "ball": "ball", "quiet": ""}.get(cls, "beast")
+            if kind and not pool[kind]:
+                cls, kind = "quiet", ""
+            cut = pool[kind][rng.integers(len(pool[kind]))] if kind else None
+            photo = places[rng.integers(len(places))]
+            frames, (seconds, event) = compose(cls, photo[1], cut[1] if cut else None, rng)
+            record = {
+                "id": number,
+                "cls": cls,
+                "broad": STIMULI[cls].broad,
+                "split": split,
+                "seed": args.seed,
+                "seconds": round(seconds, 3),
+                "event": round(event, 3),
+                "flip": False,
+                "actors": [cut[0]] if cut else [],
+                "reactions": reactions(motions, split, STIMULI[cls], event, rng),
+            }
+            rendered.append((frames, record))
+        write_shard(args.out, clips.start // SHARD, rendered)
+        print(f"{clips.stop}/{args.clips}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
