@@ -147,20 +147,20 @@ def main(argv: list[str]) -> int:
         teacher.load_state_dict(loop.load_weights(args["teacher"]))
     except RuntimeError as err:
         raise HeroError(f"'{args['teacher']}' is not a teacher of the stem's layout; write it again.") from err
-    teacher.to(loop_cfg.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    teacher.to(loop_cfg.device).eval().requires_grad_(False)
     torch.manual_seed(loop_cfg.seed)
     student = ConvStem()
     for module in student.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             torch.nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    student.to(loop_cfg.device, memory_format=torch.channels_last)
+    student.to(loop_cfg.device)
     held_out = pictures.fixed(stem_cfg)
     print(f"{int(pictures.weights.sum())} frames to train on, {len(held_out)} to validate on", flush=True)
 
     def loss(generator: torch.Generator, phase: str) -> tuple[Tensor, dict[str, float]]:
         size = stem_cfg.part if phase == "parts" else stem_cfg.size
-        x = pictures.draw(stem_cfg, size, generator).to(loop_cfg.device, memory_format=torch.channels_last)
+        x = pictures.draw(stem_cfg, size, generator).to(loop_cfg.device).to(memory_format=torch.channels_last)
         with torch.no_grad():
             target = teacher.maps(x)
         if phase == "apart":
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
         sums = torch.zeros(len(student.blocks) + 1)
         cosine = 0.0
         for x in held_out.split(16):
-            x = x.to(loop_cfg.device, memory_format=torch.channels_last)
+            x = x.to(loop_cfg.device).to(memory_format=torch.channels_last)
             with torch.autocast(loop_cfg.device.split(":")[0], torch.bfloat16, enabled=loop_cfg.bf16):
                 target, said = teacher.maps(x), student.maps(x)
             sums += torch.stack([map_error(a, b).cpu() for a, b in zip(said, target, strict=True)]) * len(x)
