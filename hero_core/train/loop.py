@@ -296,6 +296,8 @@ def _interruptions() -> Iterator[list[bool]]:
 
     def note(*_: object) -> None:
         if asked[0]:
+            if parallel.size() > 1:  # the terminal and torchrun both tell each process; torchrun ends who lingers
+                return
             raise KeyboardInterrupt
         asked[0] = True
         # print() may be what the signal interrupted.

@@ -59,20 +59,20 @@ def load(data: Path, cfg: DataConfig) -> dict[str, list[Tensor]]:
     """Features (N, 263) of every sequence, by split; training ones also mirrored and at other speeds."""
     out: dict[str, list[Tensor]] = {"train": [], "val": [], "test": []}
     for file in cfg.files:
-        for name, split, joints in motions.sequences(data / file):
+        for name, split, joints, rows in motions.with_features(data / file):
             part = "train" if split == "" else split
             if name in cfg.held_out or name.split("#")[0] in cfg.held_out:
                 continue
             if part not in out:
                 raise HeroError(f"Sequence {name} of '{file}' has the unknown split '{part}'.")
             if part != "train":
-                out[part].append(motions.features(joints))
+                out[part].append(rows)
                 continue
             for speed in cfg.speeds:
                 paced = joints if speed == 1.0 else motions.resample(joints, speed)
                 if len(paced) <= 16:
                     continue
-                out[part].append(motions.features(paced))
+                out[part].append(rows if speed == 1.0 else motions.features(paced))
                 if cfg.mirror:
                     out[part].append(motions.features(humanml3d.mirror(paced)))
     if not out["train"] or not out["val"]:
