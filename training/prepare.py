@@ -71,8 +71,8 @@ def write_reactions(
     label, stimulus, split_of, owner = torch.tensor(about).T.contiguous()
     loop.save_weights(
         {
-            "features": torch.cat(rows),
-            "features_mirrored": torch.cat(mirrored),
+            "features": torch.cat(rows).half(),
+            "features_mirrored": torch.cat(mirrored).half(),
             "offsets": torch.tensor(np.cumsum([0, *map(len, rows)])),
             "label": label,
             "stimulus": stimulus,
