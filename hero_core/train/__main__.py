@@ -20,7 +20,7 @@ STAGES = {
     "evaluator": ("hero_core.train.evaluator", "the motion features that metrics are measured in"),
 }
 # These know how to share a batch among processes.
-SHARED = ("tokenizer", "masked", "residual")
+SHARED = ("encoder", "tokenizer", "masked", "residual", "evaluator")
 
 
 def usage() -> str:

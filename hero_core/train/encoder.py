@@ -31,7 +31,7 @@ from torch import Tensor
 from hero_core.config import VideoEncoderConfig
 from hero_core.errors import HeroError
 from hero_core.tc_clip import VideoEncoder
-from hero_core.train import loop
+from hero_core.train import loop, parallel
 
 USAGE = "python -m hero_core.train encoder --config FILE --data FOLDER --stem RUN --out FOLDER"
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -60,6 +60,7 @@ class DistilConfig:
 
 
 Batch = dict[str, Tensor]
+Drawn = tuple[int, int, NDArray[np.int64]]  # a clip, a view of it, and which frames
 
 
 class Clips:
@@ -91,26 +92,45 @@ class Clips:
         """Numbers of the clips of a split, with a class or without."""
         return ((self.rows[:, 2] == SPLITS[split]) & ((self.rows[:, 3] >= 0) == labelled)).nonzero()[:, 0]
 
-    def read(self, clips: Tensor, generator: torch.Generator | None = None, frames: int = 16) -> Batch:
+    def draw(self, clips: Tensor, generator: torch.Generator, frames: int) -> list[Drawn]:
+        """A random view of each clip and at most ``frames`` random frames of it, in order."""
+        drawn = []
+        for clip in clips.tolist():
+            maps = self.maps[int(self.rows[clip, 0])]
+            view = int(torch.randint(maps.shape[1], (), generator=generator))
+            keep = torch.randperm(maps.shape[2], generator=generator)[:frames].sort().values.numpy()
+            drawn.append((clip, view, keep))
+        return drawn
+
+    def whole(self, clips: Tensor) -> list[Drawn]:
+        """The first view of each clip with all of its frames."""
+        return [(clip, 0, np.arange(self.maps[int(self.rows[clip, 0])].shape[2])) for clip in clips.tolist()]
+
+    def read(self, drawn: list[Drawn]) -> Batch:
         """``maps`` (B, F, C, 7, 7) float16, ``times`` (B, F), ``label`` (B,), and what teachers said, (B, F, ...).
 
-        At most ``frames`` random frames of a random view, or the first view whole without generator. All
-        clips of a batch come with a class, or none of them.
+        All clips of a batch come with a class, or none of them.
         """
         out: dict[str, list[NDArray[Any]]] = {}
-        for shard, row in self.rows[clips, :2].tolist():
-            maps, rest = self.maps[shard][row], self.rest[shard]
-            view, keep = 0, np.arange(maps.shape[1])
-            if generator is not None:
-                view = int(torch.randint(len(maps), (), generator=generator))
-                keep = np.sort(torch.randperm(len(keep), generator=generator).numpy()[:frames])
-            out.setdefault("maps", []).append(maps[view][keep])
+        for clip, view, keep in drawn:
+            shard, row = self.rows[clip, :2].tolist()
+            rest = self.rest[shard]
+            out.setdefault("maps", []).append(self.maps[shard][row][view][keep])
             out.setdefault("times", []).append(rest["times"][row][keep])
             out.setdefault("label", []).append(rest["label"][row])
             for key in TAUGHT:
                 if key in rest:
                     out.setdefault(key, []).append(rest[key][row][keep].astype(np.float32))
         return {key: torch.from_numpy(np.stack(value)) for key, value in out.items()}
+
+    def sums(self, drawn: list[Drawn]) -> tuple[float, float]:
+        """Sums over a batch of the weights that keypoints and faces count with."""
+        points = faces = 0.0
+        for clip, _, keep in drawn:
+            shard, row = self.rows[clip, :2].tolist()
+            points += float(self.rest[shard]["keypoints"][row][keep][..., 2].astype(np.float32).sum())
+            faces += float(self.rest[shard]["face"][row][keep].astype(np.float32).sum())
+        return points, faces
 
 
 class Student(nn.Module):
@@ -152,15 +172,19 @@ class Student(nn.Module):
         label = F.cross_entropy(said, batch["label"], label_smoothing=self.distil.smoothing)
         return {"label": label, "right": (said.argmax(-1) == batch["label"]).float().mean()}
 
-    def taught_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Each loss, unweighted, and ``cosine``: standardised teacher features against what the student says."""
+    def taught_losses(self, batch: Batch, sums: tuple[float, float] | None = None) -> dict[str, Tensor]:
+        """Each loss, unweighted, and ``cosine``: standardised teacher features against what the student says.
+
+        sums: of the weights of keypoints and of faces, where the batch is part of a larger one.
+        """
         features = self.see(batch)
         said = {key: head(features).float() for key, head in self.heads.items() if key != "label"}
         target = (batch["features"] - self.feature_mean) / self.feature_std
         cosine = F.cosine_similarity(said["features"], target, dim=-1).mean()
         points = said["keypoints"].unflatten(-1, (17, 3))  # (B, F, 17, 3)
         score = batch["keypoints"][..., 2:]
-        place = ((points[..., :2] - batch["keypoints"][..., :2]).abs() * score).sum() / (2 * score.sum()).clamp(min=1)
+        seen, faces = sums or (float(score.sum()), float(batch["face"].sum()))
+        place = ((points[..., :2] - batch["keypoints"][..., :2]).abs() * score).sum() / max(1.0, 2 * seen)
         expression = F.kl_div(
             said["expression"].log_softmax(-1), batch["expression"].clamp(min=1e-4), reduction="none"
         ).sum(-1)
@@ -168,7 +192,7 @@ class Student(nn.Module):
             "features": 1 - cosine + 0.5 * F.smooth_l1_loss(said["features"], target),
             "person": F.mse_loss(said["person"], batch["person"]),
             "keypoints": place + F.mse_loss(points[..., 2:], score),
-            "expression": (expression * batch["face"]).sum() / batch["face"].sum().clamp(min=1),
+            "expression": (expression * batch["face"]).sum() / max(1.0, faces),
             "cosine": cosine,
             "place": place,
         }
@@ -212,7 +236,7 @@ def main(argv: list[str]) -> int:
     taught, taught_val = clips.select("train", False), clips.select("val", False)
     if not len(train) or not len(val):
         raise HeroError(f"'{args['data']}' needs clips with a class to train on and to validate on; make more.")
-    print(f"training clips: {len(train)} with a class, {len(taught)} that teachers described", flush=True)
+    parallel.say(f"training clips: {len(train)} with a class, {len(taught)} that teachers described")
     nearer = torch.tensor([name.startswith(distil.nearer) for name in clips.labels])
     retreat = clips.labels.index(RETREAT)
 
@@ -228,12 +252,21 @@ def main(argv: list[str]) -> int:
 
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pick = train[torch.randint(len(train), (distil.clips,), generator=generator)]
-        batch = clips.read(pick, generator, distil.frames)
-        turned = (torch.rand(len(pick), generator=generator) < distil.reversed_share) & nearer[batch["label"]]
-        losses = student.class_losses(to_device(backwards(batch, turned, retreat, model_cfg.num_frames)))
+        drawn = clips.draw(pick, generator, distil.frames)
+        turned = (torch.rand(len(pick), generator=generator) < distil.reversed_share) & nearer[clips.rows[pick, 3]]
+        mine = parallel.share(len(pick))
+        batch = backwards(clips.read(drawn[mine]), turned[mine], retreat, model_cfg.num_frames)
+        part = (mine.stop - mine.start) * parallel.size() / len(pick)  # a share's mean -> its part of the mean of all
+        losses = {key: value * part for key, value in student.class_losses(to_device(batch)).items()}
         if len(taught) and distil.taught_clips:
             pick = taught[torch.randint(len(taught), (distil.taught_clips,), generator=generator)]
-            losses |= student.taught_losses(to_device(clips.read(pick, generator)))
+            drawn = clips.draw(pick, generator, distil.frames)
+            mine = parallel.share(len(pick))
+            part = (mine.stop - mine.start) * parallel.size() / len(pick)
+            points, faces = clips.sums(drawn)
+            scaled = (points * part / parallel.size(), faces * part / parallel.size())
+            found = student.taught_losses(to_device(clips.read(drawn[mine])), scaled)
+            losses |= {key: value * part for key, value in found.items()}
         return student.total(losses), {key: float(value.detach()) for key, value in losses.items()}
 
     def average(pool: Tensor, kind: str) -> dict[str, float]:
@@ -249,7 +282,7 @@ def main(argv: list[str]) -> int:
             )
             parts[-1].append(clip) if same and len(parts[-1]) < 32 else parts.append([clip])
         for part in parts:
-            batch = clips.read(torch.tensor(part))
+            batch = clips.read(clips.whole(torch.tensor(part)))
             if kind == "backwards":
                 batch = backwards(batch, torch.ones(len(part), dtype=torch.bool), retreat, model_cfg.num_frames)
             with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=loop_cfg.bf16):
@@ -270,7 +303,11 @@ def main(argv: list[str]) -> int:
             result |= {"pictures_cosine": said["cosine"], "pictures_place": said["place"]}
         return {"score": result["clips_label"], **result}
 
+    files = {"config": Path(args["config"]), "stem": Path(args["stem"]) / "stem.safetensors"}
+    loop.record(out, loop.describe("encoder", cfg, files))
     best = loop.run(student, loss_fn, validate, loop_cfg, out)
+    if parallel.rank():
+        return 0
     state = loop.load_weights(best)
     encoder = {key.removeprefix("encoder."): value.half() for key, value in state.items() if key.startswith("encoder.")}
     loop.save_weights(encoder, out / "encoder.safetensors")

@@ -24,7 +24,7 @@ from hero_core.evaluate import data as reactions
 from hero_core.evaluate import evaluator as extractors
 from hero_core.evaluate.evaluator import UNIT, Evaluator, EvaluatorConfig
 from hero_core.evaluate.plausibility import wilson
-from hero_core.train import loop
+from hero_core.train import loop, parallel
 
 USAGE = "python -m hero_core.train evaluator --config FILE --motions FILE --out FOLDER [--name NAME]"
 
@@ -81,10 +81,9 @@ def main(argv: list[str]) -> int:
     weights = {"reaction": data_cfg.reaction_weight, "stimulus": data_cfg.stimulus_weight}
     torch.manual_seed(loop_cfg.seed)
     model = Classifier(model_cfg, max(1, len(motions.reactions)), max(1, len(motions.stimuli))).to(device)
-    print(
+    parallel.say(
         f"{len(train)} reactions to train on, {len(val)} to validate, {len(test)} to test; "
-        f"{len(motions.reactions)} kinds, {len(motions.stimuli)} classes of video",
-        flush=True,
+        f"{len(motions.reactions)} kinds, {len(motions.stimuli)} classes of video"
     )
 
     def ask(rows: Tensor, generator: torch.Generator | None) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -105,15 +104,18 @@ def main(argv: list[str]) -> int:
         if generator is not None and data_cfg.noise:
             noise = data_cfg.noise * torch.randn(batch.shape, generator=generator)
             batch = batch + noise * (batch != 0).any(-1, keepdim=True)
-        said = model(batch.to(device), torch.tensor([len(x) for x in parts]))
+        mine = slice(0, len(rows)) if generator is None else parallel.share(len(rows))
+        said = model(batch[mine].to(device), torch.tensor([len(x) for x in parts[mine]]))
         smoothing = 0.0 if generator is None else data_cfg.label_smoothing
-        return {key: answers(logits, labels[key][rows].to(device), smoothing) for key, logits in said.items()}
+        return {key: answers(logits, labels[key][rows[mine]].to(device), smoothing) for key, logits in said.items()}
 
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = train[torch.randint(len(train), (data_cfg.batch,), generator=generator)]
         sums = ask(rows, generator)
-        losses = [weights[key] * entropy / count.clamp(min=1) for key, (entropy, _, count) in sums.items()]
-        numbers = {f"{key}_accuracy": float(right / count.clamp(min=1)) for key, (_, right, count) in sums.items()}
+        # Means over the whole batch, of which the sums are this process's share.
+        known = {key: max(1, int((labels[key][rows] >= 0).sum())) / parallel.size() for key in sums}
+        losses = [weights[key] * entropy / known[key] for key, (entropy, _, _) in sums.items()]
+        numbers = {f"{key}_accuracy": float(right / known[key]) for key, (_, right, _) in sums.items()}
         return torch.stack(losses).sum(), numbers
 
     def examine(rows: Tensor) -> dict[str, float]:
@@ -127,6 +129,8 @@ def main(argv: list[str]) -> int:
     files = {"config": Path(args["config"]), "motions": Path(args["motions"])}
     loop.record(out, loop.describe("evaluator", cfg, files))
     best = loop.run(model, loss_fn, lambda: examine(val), loop_cfg, out)
+    if parallel.rank():
+        return 0
     model.load_state_dict(loop.load_weights(best))
     model.eval()
     state = {**model.evaluator.state_dict(), "mean": mean, "std": std}
