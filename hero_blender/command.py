@@ -45,7 +45,11 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
     clip.add_argument("--video", type=Path, help="movie file; it is put into the sequencer as a strip")
     clip.add_argument("--strip", help="name of a strip in the sequencer; default: the active or only one")
     command.add_argument("--takes", type=int, default=1, help="how many reactions, one Action for each")
-    command.add_argument("--seconds", type=float, help="length of the reaction; default: that of the clip")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, help="length of the reaction; default: that of the clip")
+    length.add_argument(
+        "--length", choices=["clip", "model"], default="clip", help="model: it chooses one for each take"
+    )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--model", help="folder of weights; default: those that ship")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -93,7 +97,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _react(args: argparse.Namespace) -> dict[str, Any]:
-    settings = react.Settings(args.takes, args.seconds, args.seed, args.model, args.device, args.dtype)
+    settings = react.Settings(
+        args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype
+    )
     if args.video is None:
         armature = _character(args)
         return react.react_strip(_scene(), _strip(_scene(), args.strip), armature, settings, _show)
@@ -112,7 +118,7 @@ def _react(args: argparse.Namespace) -> dict[str, Any]:
     report["seconds"]["watch"] = watched
     strip = compat.add_movie(scene, str(args.video.absolute()), clip.fps, first)
     if imported:
-        scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(armature))
+        scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(report))
     return report
 
 
@@ -155,8 +161,9 @@ def _match_rate(scene: bpy.types.Scene, fps: float) -> None:
     scene.render.fps_base = scene.render.fps / fps if abs(fps - round(fps)) > 1e-3 else 1.0
 
 
-def _last_key(armature: bpy.types.Object) -> int:
-    return round(armature.animation_data.action.frame_range[1])
+def _last_key(report: dict[str, Any]) -> int:
+    """Of the longest take."""
+    return max(round(bpy.data.actions[take["action"]].frame_range[1]) for take in report["takes"])
 
 
 def _save(out: Path, report_file: Path | None, report: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ class HeroProperties(bpy.types.PropertyGroup):
         items=[
             ("AUTO", "As the Clip", "As long as the clip is on the timeline, from 2 to 10 seconds"),
             ("SECONDS", "Seconds", "A length of your own"),
+            ("MODEL", "Model's Choice", "What the model finds right, for each take anew; older models cannot tell"),
         ],
     )
     seconds: bpy.props.FloatProperty(  # type: ignore[valid-type]
@@ -99,6 +100,7 @@ def settings_of(context: bpy.types.Context) -> Settings:
     return Settings(
         takes=chosen.takes,
         seconds=chosen.seconds if chosen.length == "SECONDS" else None,
+        model_length=chosen.length == "MODEL",
         seed=chosen.seed,
         model=bpy.path.abspath(chosen.model) if chosen.model else None,
         device=general.device.lower(),

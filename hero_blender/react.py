@@ -39,14 +39,16 @@ Progress = Callable[[int, int], bool]
 class Settings:
     """What to generate, and with what.
 
-    takes    how many reactions; take i is drawn from seed + i
-    seconds  length of the reaction; None = as long as the clip, within what the model can make
-    model    folder of weights; None = those that ship
-    torch    folder that holds PyTorch, if Blender's Python does not
+    takes         how many reactions; take i is drawn from seed + i
+    seconds       length of the reaction; None = as long as the clip, within what the model can make
+    model_length  True = the model chooses a length for each take instead; not every model can
+    model         folder of weights; None = those that ship
+    torch         folder that holds PyTorch, if Blender's Python does not
     """
 
     takes: int = 1
     seconds: float | None = None
+    model_length: bool = False
     seed: int = 0
     model: str | None = None
     device: str = "auto"
@@ -78,9 +80,17 @@ def forget_model() -> None:
 
 
 def think(frames: Array, seconds: float, settings: Settings, on_progress: Progress | None = None) -> Motion:
-    """(16, 224, 224, 3) uint8 frames of a clip that lasts so many seconds -> the takes. May run in any thread."""
+    """(16, 224, 224, 3) uint8 frames of a clip that lasts so many seconds -> the takes. May run in any thread.
+
+    Raises HeroError where the length cannot be made, or the model is to choose it and does not know how.
+    """
     hero = load_model(settings)
-    if settings.seconds is None:
+    length: int | None
+    if settings.model_length:
+        if hero.length_head is None:
+            raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
+        length = None
+    elif settings.seconds is None:
         length = hero.length_for(seconds)
     else:
         length = hero.check_length(round(settings.seconds * FPS))

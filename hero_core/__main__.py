@@ -18,10 +18,12 @@ def parser() -> argparse.ArgumentParser:
     react.add_argument("video", type=Path)
     react.add_argument("--out", type=Path, required=True, help="motion.npz")
     react.add_argument("--takes", type=int, default=1)
-    react.add_argument(
-        "--seconds",
-        type=float,
-        help="length of the reaction; default: what the model finds right, or that of the video if it cannot tell",
+    length = react.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, help="length of the reaction")
+    length.add_argument(
+        "--length",
+        choices=["clip", "model"],
+        help="that of the video, or what the model finds right for each take; default: the latter where it can tell",
     )
     react.add_argument("--seed", type=int, default=0)
     react.add_argument("--model", help="folder of weights; default: those that ship")
@@ -43,7 +45,9 @@ def react(args: argparse.Namespace) -> None:
     length: int | None = None
     if args.seconds is not None:
         length = round(args.seconds * 20)
-    elif hero.length_head is None:
+    elif args.length == "model" and hero.length_head is None:
+        raise HeroError("This model does not choose lengths; take --length clip, or say how many --seconds.")
+    elif args.length == "clip" or hero.length_head is None:
         length = hero.length_for(clip.duration)
 
     def show(done: int, total: int) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hero_core import checkpoint
-from hero_core.config import HeroConfig, RVQConfig, TransformerConfig, VideoEncoderConfig
+from hero_core.config import HeroConfig, LengthConfig, RVQConfig, TransformerConfig, VideoEncoderConfig
+from hero_core.length import LengthEstimator
 from hero_core.masked import MaskedTransformer
 from hero_core.residual import ResidualTransformer
 from hero_core.rvq import RVQVAE
@@ -54,9 +56,20 @@ def tiny_parts(seed: int = 0) -> checkpoint.Parts:
     return checkpoint.Parts(tiny_config(), tiny_states(seed), torch.zeros(263), torch.full((263,), 0.05), Path("tiny"))
 
 
-def write_tiny(folder: str | os.PathLike[str], seed: int = 0) -> Path:
+def with_length_head(parts: checkpoint.Parts, config: LengthConfig | None = None) -> checkpoint.Parts:
+    """The same with a head that chooses lengths, of random weights: nearly any length is as likely as the others."""
+    config = config or LengthConfig(input_dim=parts.config.masked.clip_dim, hidden=(16, 8))
+    torch.manual_seed(3)
+    head = LengthEstimator(config).state_dict()
+    return dataclasses.replace(
+        parts, config=dataclasses.replace(parts.config, length=config), states={**parts.states, "length": head}
+    )
+
+
+def write_tiny(folder: str | os.PathLike[str], seed: int = 0, length_head: bool = False) -> Path:
     """A folder that ``hero_core.load`` takes; the weights are random, so the motion means nothing."""
-    return checkpoint.write(tiny_parts(seed), folder)
+    parts = tiny_parts(seed)
+    return checkpoint.write(with_length_head(parts) if length_head else parts, folder)
 
 
 def write_official(folder: Path, config: HeroConfig | None = None, seed: int = 0) -> Path:

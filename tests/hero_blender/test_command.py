@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 bpy = pytest.importorskip("bpy")
+addon_utils = pytest.importorskip("addon_utils")
 pytest.importorskip("av", reason="needs PyAV to make test movies")
 
 from characters import mixamo  # noqa: E402
@@ -107,6 +108,32 @@ def test_react_writes_a_file_that_opens_and_moves(
     start, end = compat.strip_range(strip)
     assert start == 1
     assert end - start == pytest.approx(60 * 24 / 30, abs=1)  # at its own speed, not one frame for one
+
+
+def test_the_model_chooses_the_lengths(
+    rig_file: Path, movie: Path, out: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of takes of different lengths the longest is on the timeline whole; models that cannot choose say so."""
+    from models import write_tiny
+
+    bpy.ops.wm.open_mainfile(filepath=str(rig_file))
+    addon_utils.enable("io_anim_bvh")
+    bpy.ops.object.select_all(action="DESELECT")
+    bpy.context.view_layer.objects.active = bpy.data.objects["knight"]
+    bpy.ops.export_anim.bvh(filepath=str(tmp_path / "knight.bvh"), frame_start=1, frame_end=2)
+    call = ["react", "--video", movie, "--rig", tmp_path / "knight.bvh", "--out", out, "--length", "model"]
+    assert run(*call, "--model", model) == 1
+    assert "does not choose lengths" in capsys.readouterr().err
+    assert not list(out.parent.iterdir())
+    assert run(*call, "--seconds", 3) == 2
+    report_file = tmp_path / "report.json"
+    choosing = write_tiny(tmp_path / "choosing", length_head=True)
+    assert run(*call, "--model", choosing, "--takes", 4, "--report", report_file) == 0
+    report = json.loads(report_file.read_text())
+    lengths = [take["frames"] for take in report["takes"]]
+    assert max(lengths) > 60 and lengths[0] < max(lengths)  # the clip has 60; the first take is not the longest
+    bpy.ops.wm.open_mainfile(filepath=str(out))
+    assert bpy.context.scene.frame_end == round(1 + (max(lengths) - 1) * 30 / 20)
 
 
 def test_react_in_the_opened_file_watches_its_strip(rig_file: Path, movie: Path, model: str) -> None:

@@ -110,6 +110,10 @@ def test_settings_come_from_the_panel(addon: Any) -> None:
     settings = properties.settings_of(bpy.context)
     assert settings.seconds == pytest.approx(3.2)
     assert (settings.takes, settings.seed, settings.model, settings.device) == (4, 9, None, "auto")
+    assert not settings.model_length
+    chosen.length = "MODEL"
+    settings = properties.settings_of(bpy.context)
+    assert settings.model_length and settings.seconds is None
     chosen.model = "//weights"
     assert properties.settings_of(bpy.context).model == bpy.path.abspath("//weights")
 
@@ -183,6 +187,8 @@ def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
     assert ("prop", "seconds") not in found
     scene.hero.length = "SECONDS"
     assert ("prop", "seconds") in drawn()
+    scene.hero.length = "MODEL"
+    assert ("prop", "length") in drawn() and ("prop", "seconds") not in drawn()
 
 
 def test_preferences_draw(addon: Any, monkeypatch: pytest.MonkeyPatch) -> None:

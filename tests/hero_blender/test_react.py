@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that chooses lengths."""
+    return str(write_tiny(tmp_path_factory.mktemp("model") / "choosing", length_head=True))
 
 
 @pytest.fixture
@@ -109,6 +116,26 @@ def test_same_seed_same_keys_and_a_take_alone_is_the_take_among_others(
 def test_length_of_its_own(scene: Any, strip: Any, rig: Any, model: str) -> None:
     report = react_strip(scene, strip, rig, Settings(seconds=4.4, model=model))
     assert report["takes"][0]["frames"] == 88
+
+
+def test_the_model_chooses_a_length_for_each_take(scene: Any, strip: Any, rig: Any, choosing: str) -> None:
+    settings = Settings(takes=3, seed=5, model=choosing, model_length=True)
+    report = react_strip(scene, strip, rig, settings)
+    lengths = [take["frames"] for take in report["takes"]]
+    assert len(set(lengths)) == 3
+    for take in report["takes"]:
+        first, last = bpy.data.actions[take["action"]].frame_range
+        assert (first, last) == pytest.approx((31, 31 + (take["frames"] - 1) * 25 / 20))
+    assert compat.assigned_action(rig)[0].name == report["takes"][0]["action"]
+    alone = react_strip(scene, strip, rig, replace(settings, takes=1, seed=7))
+    assert alone["takes"][0]["frames"] == lengths[2]
+    as_the_clip = react_strip(scene, strip, rig, replace(settings, model_length=False))
+    assert [take["frames"] for take in as_the_clip["takes"]] == [60] * 3
+
+
+def test_a_model_that_chooses_no_lengths_says_so(scene: Any, strip: Any, rig: Any, model: str) -> None:
+    with unchanged(rig), pytest.raises(HeroError, match=r"does not choose lengths; take that of the clip"):
+        react_strip(scene, strip, rig, Settings(model=model, model_length=True))
 
 
 @pytest.mark.parametrize(("seconds", "nearest"), [(0, 4), (0.15, 4), (20, 200)])

@@ -17,20 +17,14 @@ from hero_core import checkpoint, length
 from hero_core.config import HeroConfig, LengthConfig
 from hero_core.errors import HeroError
 from hero_core.length import LengthEstimator
-from tests.models import tiny_parts
+from tests.models import tiny_parts, with_length_head
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 HEAD = LengthConfig(input_dim=24, hidden=(16, 8))
 
 
 def parts_with_head(config: LengthConfig = HEAD) -> checkpoint.Parts:
-    parts = tiny_parts()
-    torch.manual_seed(3)
-    return dataclasses.replace(
-        parts,
-        config=dataclasses.replace(parts.config, length=config),
-        states={**parts.states, "length": LengthEstimator(config).state_dict()},
-    )
+    return with_length_head(tiny_parts(), config)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +117,11 @@ def test_command_line_lets_the_head_choose(
     assert command.main([*arguments, "--seconds", "3"]) == 0
     assert asked[0] is None and asked[1] is not None and asked[2] == 60
     assert capsys.readouterr().out.splitlines()[-1].endswith("2 take(s) of 60 frames")
+    assert command.main([*arguments, "--length", "model"]) == 1
+    assert "does not choose lengths" in capsys.readouterr().err
+    arguments[-1] = str(tmp_path / "with")
+    assert command.main([*arguments, "--length", "model"]) == command.main([*arguments, "--length", "clip"]) == 0
+    assert asked[3:] == [None, asked[1]]
 
 
 @settings(max_examples=30, deadline=None)
