@@ -244,6 +244,8 @@ class VideoEncoder(nn.Module):
         self.cfg = cfg
         scale = cfg.width**-0.5
         table: tuple[int, ...] = (1 + cfg.patches, cfg.width)
+        if cfg.positional_embedding not in ("space", "joint", "space_time"):
+            raise HeroError(f"positional_embedding is space, joint or space_time, not '{cfg.positional_embedding}'.")
         if cfg.positional_embedding == "joint":
             table = (cfg.num_frames, *table)
         if cfg.conv_stem:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import TransformerConfig
+from .errors import HeroError
 from .intention import IntentionBlock
 
 
@@ -249,6 +250,9 @@ class ConditionedTransformer(nn.Module):
             local: (C, T, d_vl) features of the frames; None is allowed without IIE and DIE.
             pooled: (C, d_vl), their mean.
             drop: (C,) bool, True = train this sample unconditionally (its intention becomes zero).
+
+        Raises:
+            HeroError: another number of frames than those whose places in time are learned.
         """
         dtype = self.cond_emb.weight.dtype
         pooled = pooled.to(dtype)
@@ -260,6 +264,10 @@ class ConditionedTransformer(nn.Module):
         if self.cfg.use_die:
             frames = self.cond_emb(local)  # the same Linear as the intention's; officially without positions
             if self.cfg.memory_frames:
+                if frames.shape[1] != self.cfg.memory_frames:
+                    raise HeroError(
+                        f"This model needs features of exactly {self.cfg.memory_frames} frames; got {frames.shape[1]}."
+                    )
                 frames = frames + self.memory_time
             memory = [layer.multihead_attn.fold(frames) for layer in self.layers]
         return Condition(self.cond_emb(e), self.cond_emb.bias, memory)

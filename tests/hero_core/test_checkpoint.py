@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import hero_core
 from hero_core import checkpoint
 from hero_core.config import HeroConfig
 from hero_core.errors import HeroError
-from tests.models import tiny_config, tiny_parts, tiny_states, write_official, write_tiny
+from tests.models import tiny_config, tiny_parts, tiny_states, with_length_head, write_official, write_tiny
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
@@ -66,6 +67,69 @@ def test_config_survives_json_and_refuses_unknown_entries() -> None:
     text["masked"]["n_tails"] = 2
     with pytest.raises(HeroError, match="n_tails"):
         HeroConfig.from_json(json.dumps(text))
+
+
+def shipped_parts() -> checkpoint.Parts:
+    """All that the model which ships has beside the official one: stem, places in time, memory places, length head."""
+    tiny = tiny_config()
+    encoder = replace(
+        tiny.encoder, image_size=64, seed_ratio=0.5, context_tokens=8, conv_stem=True, positional_embedding="space_time"
+    )
+    timed = replace(tiny.masked, memory_frames=16)
+    config = replace(tiny, encoder=encoder, masked=timed, residual=timed)
+    parts = replace(tiny_parts(), config=config, states=tiny_states(config=config))
+    return with_length_head(parts)
+
+
+def test_all_that_ships_survives_the_disk(tmp_path: Path) -> None:
+    parts = shipped_parts()
+    hero = hero_core.load(checkpoint.write(parts, tmp_path), device="cpu", dtype="float32")
+    assert hero.config == parts.config
+    for name, state in parts.states.items():
+        module = hero.length_head if name == "length" else getattr(hero, name)
+        loaded = module.state_dict()
+        assert loaded.keys() == state.keys()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items()), name
+    new = {"encoder": ("stem.conv.weight", "temporal_embedding"), "masked": ("memory_time",)}
+    assert all(key in parts.states[name] for name, keys in new.items() for key in keys)
+    frames = np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
+    one, two = (model.react(frames, takes=2, seed=3) for model in (checkpoint.build(parts), hero))
+    np.testing.assert_array_equal(one.joints, two.joints)
+    assert one.lengths.tolist() == two.lengths.tolist() == hero.predict_length(hero.encode(frames), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "plain", "named"),
+    [
+        ("encoder", "conv_stem", False, r"encoder\.stem\.conv\.weight is not part"),
+        ("encoder", "positional_embedding", "space", r"encoder\.temporal_embedding is not part"),
+        ("residual", "memory_frames", 0, r"residual\.memory_time is not part"),
+        ("masked", "memory_frames", 8, r"masked\.memory_time has shape \(16, 32\), \(8, 32\)"),
+    ],
+)
+def test_a_config_of_other_parts_is_refused(part: str, entry: str, plain: Any, named: str) -> None:
+    parts = shipped_parts()
+    config = replace(parts.config, **{part: replace(getattr(parts.config, part), **{entry: plain})})
+    with pytest.raises(HeroError, match=named):
+        checkpoint.build(replace(parts, config=config))
+
+
+def test_a_config_from_before_these_parts_still_loads(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path)
+    text = json.loads((folder / "config.json").read_text())
+    for part, entry in (
+        ("encoder", "conv_stem"),
+        ("encoder", "always_float32"),
+        ("masked", "memory_frames"),
+        ("residual", "memory_frames"),
+    ):
+        del text[part][entry]
+    del text["length"]
+    (folder / "config.json").write_text(json.dumps(text))
+    hero = hero_core.load(folder, device="cpu", dtype="float32")
+    assert hero.config == tiny_config() and hero.length_head is None
+    keys = [*hero.encoder.state_dict(), *hero.masked.state_dict()]  # type: ignore[union-attr]
+    assert not [key for key in keys if key.startswith(("stem", "ln_stem", "temporal", "memory_time"))]
 
 
 def _edit(path: Path, change: Any) -> None:
@@ -193,8 +257,6 @@ def test_nothing_is_left_behind_where_writing_fails(tmp_path: Path) -> None:
 
 
 def test_momask_release_loads_without_a_video_encoder(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     config = tiny_config()
     plain = replace(config.masked, use_iie=False, use_die=False)
     config = replace(config, masked=plain, residual=replace(plain, share_weight=True))

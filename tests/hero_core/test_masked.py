@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import official
 import pytest
@@ -13,8 +14,10 @@ from benchmarks import plain
 from torch import Tensor
 
 from hero_core.config import TransformerConfig
+from hero_core.errors import HeroError
 from hero_core.masked import MaskedTransformer, masked_loss
-from hero_core.transformer import padding_of, take
+from hero_core.residual import ResidualTransformer
+from hero_core.transformer import ConditionedTransformer, padding_of, take
 
 SMALL = TransformerConfig(
     num_tokens=24, code_dim=16, num_quantizers=4, latent_dim=32, ff_size=48, n_layers=2, n_heads=4, clip_dim=24
@@ -22,10 +25,10 @@ SMALL = TransformerConfig(
 LENGTHS = torch.tensor([9, 5])
 
 
-def small(cfg: TransformerConfig = SMALL, spread: float = 5.0) -> MaskedTransformer:
+def small(cfg: TransformerConfig = SMALL, spread: float = 5.0, model_class: type = MaskedTransformer) -> Any:
     """Weights larger than at the start of training, so that every part has an effect."""
     torch.manual_seed(0)
-    model = MaskedTransformer(cfg).eval().requires_grad_(False)
+    model = model_class(cfg).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.mul_(spread)
@@ -109,6 +112,38 @@ def test_ablations(iie: bool, die: bool) -> None:
     null_shuffled = model.prepare(shuffled, pooled).unconditional()
     # Without intention the frames are still seen, through the memory alone.
     assert torch.allclose(model(ids, null), model(ids, null_shuffled), atol=1e-4) == (not die)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("model_class", [MaskedTransformer, ResidualTransformer])
+def test_places_in_time_tell_forward_from_backward(model_class: type, guidance: float) -> None:
+    """Without them the frames have no order, whatever the order is; with them, and with DIE, they do."""
+    local, pooled = clip()
+    orders = {"backward": torch.arange(5, -1, -1), "mixed": torch.tensor([3, 0, 5, 1, 4, 2])}
+    for frames, die in ((0, True), (6, True), (6, False)):
+        model = small(dataclasses.replace(SMALL, memory_frames=frames, use_die=die), model_class=model_class)
+
+        def logits(order: Tensor, model: ConditionedTransformer = model) -> Tensor:
+            condition = model.prepare(local[:, order], pooled)
+            if isinstance(model, ResidualTransformer):
+                ids = torch.stack([tokens() % SMALL.num_tokens] * SMALL.num_quantizers, dim=-1)
+                out: Tensor = model(model.history(ids, 2), 2, condition, guidance=guidance)
+            else:
+                out = model(tokens(), condition, guidance=guidance)
+            return out
+
+        straight = logits(torch.arange(6))
+        for order in orders.values():
+            assert torch.allclose(logits(order), straight, atol=1e-4, rtol=1e-4) == (not frames or not die)
+
+
+def test_places_in_time_are_so_many() -> None:
+    model = small(dataclasses.replace(SMALL, memory_frames=6))
+    assert model.memory_time.shape == (6, SMALL.latent_dim)
+    assert not hasattr(small(), "memory_time")
+    for frames in (1, 5):
+        with pytest.raises(HeroError, match=f"exactly 6 frames; got {frames}"):
+            model.prepare(*clip(frames=frames))
 
 
 def test_guidance_extrapolates_from_the_unconditional_pass() -> None:

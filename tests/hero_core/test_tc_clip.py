@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hero_core.config import VideoEncoderConfig
 from hero_core.errors import HeroError
+from hero_core.stem import CHANNELS
 from hero_core.tc_clip import BlockTrace, VideoEncoder, merge_schedule, merge_tokens
 
 SMALL = VideoEncoderConfig(
@@ -118,6 +119,72 @@ def test_joint_positions_belong_to_a_number_of_frames() -> None:
         torch.testing.assert_close(model(video()), plain.encode(model, video()), atol=1e-5, rtol=1e-5)
     with pytest.raises(HeroError, match="exactly 4 frames; got 3"):
         model(video(frames=3))
+
+
+TIMED = dataclasses.replace(SMALL, positional_embedding="space_time", context_tokens=16)  # so many that none merge
+STEM = dataclasses.replace(TIMED, image_size=64, patch_size=32, seed_ratio=0.5, conv_stem=True)
+
+
+def with_stem(seed: int = 0) -> VideoEncoder:
+    """Weights that carry the picture through all the convolutions; torch's own first ones let it fade."""
+    model = small(STEM, seed)
+    for module in model.stem.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+            torch.nn.init.normal_(module.bias, 0.0, 0.1)
+    return model
+
+
+@torch.inference_mode()
+def test_places_in_time_tell_an_order() -> None:
+    """A clip shown backwards has the same features in the other order, unless each place in time has its own vector."""
+    x, backwards = video(), video().flip(1)
+    plain_space = small(dataclasses.replace(TIMED, positional_embedding="space"))
+    torch.testing.assert_close(plain_space(backwards), plain_space(x).flip(1), atol=1e-5, rtol=1e-5)
+    model = small(TIMED)
+    assert model.temporal_embedding.shape == (4, 32)
+    assert (model(backwards) - model(x).flip(1)).abs().max() > 0.05
+    times = torch.arange(4)
+    torch.testing.assert_close(model.contextualise(x, times), model(x))
+    torch.testing.assert_close(model.contextualise(backwards, times.flip(0)), model(x).flip(1), atol=1e-5, rtol=1e-5)
+    each = torch.stack((times, times.flip(0)))  # every clip at its own times
+    mixed = model.contextualise(torch.stack((x[0], backwards[1])), each)
+    torch.testing.assert_close(mixed, torch.stack((model(x)[0], model(x)[1].flip(0))), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cfg", [TIMED, STEM])
+def test_places_in_time_belong_to_a_number_of_frames(cfg: VideoEncoderConfig) -> None:
+    for frames in (3, 5):
+        with pytest.raises(HeroError, match=f"exactly 4 frames; got {frames}"):
+            small(cfg)(video(frames=frames, side=cfg.image_size))
+    with pytest.raises(HeroError, match="not 'time'"):
+        VideoEncoder(dataclasses.replace(SMALL, positional_embedding="time"))
+
+
+def test_a_stem_has_its_patch_size() -> None:
+    with pytest.raises(HeroError, match="patch_size 32"):
+        VideoEncoder(dataclasses.replace(STEM, patch_size=16))
+    assert with_stem().look(video(1, 2, 64)[0]).shape == (2, CHANNELS, 2, 2)
+
+
+def test_stem() -> None:
+    """Frames looked at a few at a time are frames looked at together; bfloat16 is close; every weight learns."""
+    model, x = with_stem(), video(side=64)
+    together = model(x)
+    with torch.inference_mode():
+        exact = model(x)
+        lower = with_stem().bfloat16()(x)
+        other = model(video(side=64, seed=2))
+    torch.testing.assert_close(exact, together.detach(), atol=1e-4, rtol=1e-4)
+    assert lower.dtype == torch.float32
+    assert 4 * (lower - exact).norm() < (other - exact).norm()
+    assert torch.cosine_similarity(exact, lower, dim=-1).min() > 0.99
+    together.square().sum().backward()
+    learned = ("stem.conv.weight", "stem.blocks.0.depthwise.weight", "ln_stem.weight", "temporal_embedding")
+    for name, parameter in model.named_parameters():
+        if name.startswith("stem.") or name in learned:
+            assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+            assert name not in learned or parameter.grad.abs().max() > 0, name
 
 
 def test_wrong_size_is_refused() -> None:
