@@ -2,12 +2,12 @@
 """What the trained stem sees in clips: the food of ``python -m hero_core.train encoder``.
 
     python -m training.look --stem build/runs/stem --stimuli build/stimuli,build/composites --distil build/distil/data \
-        --out build/maps
+        --photos PICTURES --out build/maps
 
 The stem is frozen from here on, so its maps are made once. Clips with a class (``--stimuli``, folders of
 ``training.stimuli``) give their 16 frames in two views: the clip as it is, and its mirror image in another light,
-colour and framing. Clips that the teachers described (``--distil``, shards of
-``training.distil_data``) give four frames once, with the teachers' words. A shard is ``NAME.npy``, float16
+colour and framing, with a photograph's grain, blur and compression. Clips that the teachers described (``--distil``,
+shards of ``training.distil_data``) give four frames once, with the teachers' words. A shard is ``NAME.npy``, float16
 (clips, V, F, 704, 7, 7), and ``NAME.npz`` with ``label`` (-1 = none), ``split``, ``clip``, ``times`` (clips, F) and
 what the teachers said. ``labels.json`` names the classes.
 """
@@ -15,6 +15,7 @@ what the teachers said. ``labels.json`` names the classes.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 from pathlib import Path
@@ -23,10 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from hero_core.stem import ConvStem
 from hero_core.train import loop
 from hero_core.train.encoder import RETREAT, TAUGHT
+from training.distil_data import held_out, read_pictures
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 TAUGHT_FRAMES = 4  # of a clip that teachers described
@@ -48,6 +51,39 @@ def look(stem: ConvStem, frames: NDArray[Any]) -> NDArray[np.float16]:
         with torch.autocast("cpu", torch.bfloat16):
             out.append(stem(x).float().clamp(-6e4, 6e4).half().numpy())
     return np.concatenate(out)
+
+
+def worn(frames: NDArray[np.uint8], texture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Frames with the grain of a photograph over them, blurred and compressed: rendered surfaces are too smooth.
+
+    texture: (2 S, 2 S) about 1; it slides over the frames, so that it says nothing about how things move.
+    """
+    size = frames.shape[1]
+    start, way = rng.uniform(0, size, 2), rng.normal(0, 30, 2)
+    strength, blur, quality = rng.uniform(0, 0.8), rng.uniform(0, 1.3), int(rng.integers(25, 90))
+    out = []
+    for i, frame in enumerate(frames):
+        top, left = np.clip(start + way * i / len(frames), 0, size).astype(int)
+        grain = texture[top : top + size, left : left + size, None]
+        x = np.clip(frame * (1 + strength * (grain - 1)), 0, 255).astype(np.uint8)
+        picture = Image.fromarray(x)
+        if blur > 0.7:
+            picture = picture.filter(ImageFilter.GaussianBlur(blur - 0.4))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        out.append(np.asarray(Image.open(file)))
+    return np.stack(out)
+
+
+def read_textures(folder: Path, size: int) -> list[NDArray[np.float32]]:
+    """Brightness of photographs, relative to its surroundings: (2 S, 2 S) about 1."""
+    out = []
+    for name, picture in read_pictures(folder)[0]:
+        if not held_out(name) and min(picture.size) >= 300:
+            grey = picture.convert("L").resize((2 * size, 2 * size))
+            around = np.asarray(grey.filter(ImageFilter.GaussianBlur(25)), np.float32) + 8
+            out.append(np.clip((np.asarray(grey, np.float32) + 8) / around, 0.3, 1.9))
+    return out
 
 
 def altered(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -75,11 +111,13 @@ def main() -> None:
     parser.add_argument("--stem", type=Path, required=True)
     parser.add_argument("--stimuli", default="", help="folders with index.jsonl, separated by commas")
     parser.add_argument("--distil", type=Path)
+    parser.add_argument("--photos", type=Path, help="photographs whose grain is laid over the altered view")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     stem = load_stem(args.stem)
+    textures = read_textures(args.photos, 224) if args.photos else []
     folders = [Path(part) for part in args.stimuli.split(",") if part]
     known = args.out / "labels.json"
     names: list[str] = json.loads(known.read_text()) if known.exists() else [RETREAT]
@@ -99,7 +137,10 @@ def main() -> None:
             maps = []
             for r in rows:
                 frames = clips[r["row"]]
-                maps.append(np.stack([look(stem, frames), look(stem, altered(frames, rng))]))
+                other = altered(frames, rng)
+                if textures:
+                    other = worn(other, textures[rng.integers(len(textures))], rng)
+                maps.append(np.stack([look(stem, frames), look(stem, other)]))
             rest = {
                 "label": np.array([names.index(r["cls"]) for r in rows]),
                 "split": np.array([SPLITS[r["split"]] for r in rows]),

@@ -5,8 +5,9 @@
 
 Rendered creatures are of few shapes and flat colours; these clips show the video encoder what the real ones look like.
 A cut-out stands for a body at a distance: it grows as one over that distance, bobs as it runs, and is shown over a
-photograph that a hand-held camera looks at. Records and shards are those of ``training.stimuli.render``. Pictures of
-the validation split are shown in no training clip; there is no test split, rendered clips alone are tested.
+photograph that a hand-held camera looks at. Half of the vehicles come by night, with their lamps on. Lions, bears and
+bulls are given way to also when they only walk up. Records and shards are those of ``training.stimuli.render``.
+Pictures of the validation split are shown in no training clip; there is no test split, rendered clips alone are tested.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ VEHICLES = ("vehicles/auto", "vehicles/race", "vehicles/emergency", "masstransit
 VEHICLES += ("infantry-stryker", "military/vehicles/bradley", "wheel_tractor")
 BALLS = ("sports/",)
 NEVER = ("cartoon", "aquatic", "toys", "body_parts")
-CLASSES = {"creature_charge": 0.27, "creature_calm": 0.22, "vehicle": 0.24, "quiet": 0.2, "ball": 0.07}
+# Beasts that one gives way to also when they only walk up.
+DANGEROUS = ("/cats/", "/bears/", "gorilla", "rhino", "elephant", "hippopotamus", "wildboar", "bull.", "bison", "dingo")
+CLASSES = {"creature_charge": 0.34, "creature_calm": 0.19, "vehicle": 0.26, "quiet": 0.15, "ball": 0.06}
 
 
 def pools(cuts: list[Cut]) -> dict[str, list[Cut]]:
@@ -45,12 +48,11 @@ def pools(cuts: list[Cut]) -> dict[str, list[Cut]]:
     return {kind: [cut for cut in real if any(word in cut[0] for word in words)] for kind, words in kinds.items()}
 
 
-def paths(cls: str, rng: np.random.Generator) -> tuple[float, Array, Array, float]:
+def paths(cls: str, charge: bool, rng: np.random.Generator) -> tuple[float, Array, Array, float]:
     """Seconds, size (T,) and place (T, 2) of the body, as shares of the frame, and when it happens.
 
-    size is that of the longest side of the cut-out.
+    size is that of the longest side of the cut-out; ``charge``: it comes fast, until it is here.
     """
-    charge = cls in ("creature_charge", "vehicle", "ball")
     seconds = float(rng.uniform(1.2, 3.0) if charge else rng.uniform(2.0, 5.0))
     t = picture_times(seconds) / seconds  # (T,)
     if charge:
@@ -75,9 +77,30 @@ def paths(cls: str, rng: np.random.Generator) -> tuple[float, Array, Array, floa
     return seconds, size, place, float(event)
 
 
-def compose(cls: str, photo: Image.Image, cut: Image.Image | None, rng: np.random.Generator) -> tuple[Array, Any]:
+def headlights(frame: Image.Image, at: Array, size: float, warmth: float) -> Image.Image:
+    """Two lamps that shine at us, and their light on the road. size: of the vehicle, as a share of the frame."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    light = np.zeros((SIDE, SIDE), np.float32)
+    radius = max(1.2, 0.11 * size * SIDE)
+    for side in (-1, 1):
+        gap = (x - at[0] - side * 0.3 * size * SIDE) ** 2 + (y - at[1] - 0.08 * size * SIDE) ** 2
+        light += 1.2 * np.exp(-gap / radius**2) + 0.35 * np.exp(-np.sqrt(gap) / (3.5 * radius))
+    below = np.clip((y - at[1]) / (0.9 * size * SIDE + 20), 0, None)
+    light += 0.5 * np.exp(-(((x - at[0]) / (0.4 * size * SIDE + 3)) ** 2)) * np.exp(-2 * below) * (below > 0.1)
+    shine = light[..., None] * np.array([1.0, 0.97 - 0.15 * warmth, 0.9 - 0.4 * warmth]) * 255
+    return Image.fromarray(np.clip(np.asarray(frame, np.float32) + shine, 0, 255).astype(np.uint8))
+
+
+def compose(
+    cls: str, photo: Image.Image, cut: Image.Image | None, charge: bool, rng: np.random.Generator
+) -> tuple[Array, Any]:
     """Frames (16, 224, 224, 3) uint8 of one clip, and its (seconds, event)."""
-    seconds, size, place, event = paths(cls, rng)
+    seconds, size, place, event = paths(cls, charge, rng)
+    night = cls == "vehicle" and rng.random() < 0.5
+    if night:  # what one sees of a car at night are its lamps, and those from far away
+        size = size * rng.uniform(0.15, 1.0)
+    warmth, bulk = rng.random(), 0.25 if night else 1.0
+    squeeze = rng.uniform(0.6, 1.15)  # a wide picture is squeezed to a square one
     width, height = photo.size
     share = rng.uniform(0.35, 0.95)
     w, h = share * width / 2, share * height / 2
@@ -102,11 +125,19 @@ def compose(cls: str, photo: Image.Image, cut: Image.Image | None, rng: np.rando
         frame = photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
         if colour is not None:
             scale = size[i] * SIDE / max(colour.size)
-            shape = (max(3, round(colour.size[0] * scale)), max(3, round(colour.size[1] * scale)))
+            shape = (max(3, round(colour.size[0] * scale * squeeze)), max(3, round(colour.size[1] * scale)))
             shown = colour.resize(shape, Image.Resampling.BILINEAR)
             shown = shown.rotate(turn + lean[i], Image.Resampling.BILINEAR, True)
             at = place[i] * SIDE
+            if night:
+                shown = Image.merge(
+                    "RGBA",
+                    [band.point(lambda v: int(v * bulk)) for band in shown.split()[:3]] + [shown.getchannel("A")],
+                )
+                frame = frame.point(lambda v: int(v * 0.5 * bulk + 6))
             frame.paste(shown, (round(at[0] - shown.size[0] / 2), round(at[1] - shown.size[1] / 2)), shown)
+            if night:
+                frame = headlights(frame, at, float(size[i]), warmth)
         frame = recolour(frame, factors)
         pixels = np.asarray(frame, np.float32)
         if blur:
@@ -142,9 +173,17 @@ def main() -> None:
             kind = {"vehicle": "vehicle", "ball": "ball", "quiet": ""}.get(cls, "beast")
             if kind and not pool[kind]:
                 cls, kind = "quiet", ""
-            cut = pool[kind][rng.integers(len(pool[kind]))] if kind else None
+            charge = cls in ("creature_charge", "vehicle", "ball")
+            cuts_of = pool.get(kind, [])
+            if kind == "beast":  # of those that are dangerous some only walk up; the others are calm or charge
+                fierce = [c for c in cuts_of if any(word in c[0] for word in DANGEROUS)]
+                wild = cls == "creature_charge" and bool(fierce) and rng.random() < 0.75
+                tame = [c for c in cuts_of if c not in fierce]
+                cuts_of = fierce if wild else tame
+                charge = charge and (not wild or rng.random() < 0.5)
+            cut = cuts_of[rng.integers(len(cuts_of))] if kind else None
             photo = places[rng.integers(len(places))]
-            frames, (seconds, event) = compose(cls, photo[1], cut[1] if cut else None, rng)
+            frames, (seconds, event) = compose(cls, photo[1], cut[1] if cut else None, charge, rng)
             record = {
                 "id": number,
                 "cls": cls,
