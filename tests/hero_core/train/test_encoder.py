@@ -136,13 +136,13 @@ def test_a_stopped_run_goes_on_exactly(
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_frames_are_drawn_in_order_and_whole_without_a_generator(clips: Path) -> None:
+def test_frames_are_drawn_in_order_or_all_of_them(clips: Path) -> None:
     data = encoder.Clips(clips)
     chosen = data.select("train", labelled=True)
     assert len(chosen) == 9 and len(data.select("test", labelled=True)) == 1
-    whole = data.read(chosen)
+    whole = data.read(data.whole(chosen))
     assert torch.equal(whole["times"][0], torch.arange(16))
-    drawn = data.read(chosen, torch.Generator().manual_seed(0), 6)
+    drawn = data.read(data.draw(chosen, torch.Generator().manual_seed(0), 6))
     assert drawn["maps"].shape[:2] == (9, 6)
     assert bool((drawn["times"].diff(dim=1) > 0).all())
     for i in range(9):
@@ -153,7 +153,8 @@ def test_backwards_is_what_a_reversed_clip_gives(clips: Path) -> None:
     """The features of a clip shown backwards are those of its frames in the other order at their own times."""
     torch.manual_seed(0)
     model = VideoEncoder(VideoEncoderConfig(**CONFIG["model"])).eval()
-    batch = encoder.Clips(clips).read(torch.tensor([0, 1]))
+    data = encoder.Clips(clips)
+    batch = data.read(data.whole(torch.tensor([0, 1])))
     turned = encoder.backwards(batch, torch.tensor([True, False]), 0, 16)
     assert turned["label"].tolist() == [0, int(batch["label"][1])]
     with torch.no_grad():
