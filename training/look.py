@@ -32,6 +32,8 @@ from hero_core.train.encoder import RETREAT, TAUGHT
 from training.distil_data import held_out, read_pictures
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
+# People who only come up or talk: films show them closer than eyes do, and being close must not look like an attack.
+NEAR = ("approach", "chat", "wave")
 TAUGHT_FRAMES = 4  # of a clip that teachers described
 
 
@@ -86,11 +88,18 @@ def read_textures(folder: Path, size: int) -> list[NDArray[np.float32]]:
     return out
 
 
-def altered(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The mirror image in another light, colour and framing, the same for all frames: (F, S, S, 3) uint8."""
+def altered(frames: NDArray[np.uint8], rng: np.random.Generator, near: bool = False) -> NDArray[np.uint8]:
+    """The mirror image in another light, colour and framing, the same for all frames: (F, S, S, 3) uint8.
+
+    near: through a longer lens, often; the middle of the upper part fills the frame.
+    """
     size = frames.shape[1]
     side = int(size * rng.uniform(0.8, 1.0))
     top, left = rng.integers(0, size - side + 1, 2)
+    if near and rng.random() < 0.8:
+        side = int(size * rng.uniform(0.4, 0.8))
+        left = int(np.clip((size - side) / 2 + rng.normal(0, 0.06) * size, 0, size - side))
+        top = int(np.clip(rng.uniform(0.0, 0.5) * (size - side), 0, size - side))
     grid = (np.arange(size) * side // size).astype(int)
     out = frames[:, top + grid][:, :, (left + grid)[::-1]]
     contrast, gain = rng.uniform(0.75, 1.25), rng.uniform(0.75, 1.25, 3) * rng.uniform(0.8, 1.2)
@@ -137,7 +146,7 @@ def main() -> None:
             maps = []
             for r in rows:
                 frames = clips[r["row"]]
-                other = altered(frames, rng)
+                other = altered(frames, rng, r["cls"].startswith(NEAR))
                 if textures:
                     other = worn(other, textures[rng.integers(len(textures))], rng)
                 maps.append(np.stack([look(stem, frames), look(stem, other)]))

@@ -32,7 +32,7 @@ def test_what_charges_grows_and_what_is_calm_hardly_does(composites: Any) -> Non
     assert set(CHARGING + CALM) == set(composites.CLASSES) <= set(STIMULI)
     for cls in composites.CLASSES:
         for seed in range(40):
-            seconds, size, place, event = composites.paths(cls, np.random.default_rng(seed))
+            seconds, size, place, event = composites.paths(cls, cls in CHARGING, np.random.default_rng(seed))
             assert size.shape == (16,) and place.shape == (16, 2)
             assert np.isfinite(size).all() and np.isfinite(place).all() and (size > 0).all()
             assert 1.0 < seconds <= 5.0 and 0 < event < seconds
@@ -59,7 +59,7 @@ def pictures() -> tuple[Any, Any]:
 
 def test_the_same_seed_makes_the_same_clip(composites: Any) -> None:
     photo, cut = pictures()
-    one, two, other = (composites.compose("vehicle", photo, cut, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    one, two, other = (composites.compose("vehicle", photo, cut, True, np.random.default_rng(s)) for s in (5, 5, 6))
     assert one[0].shape == (16, 224, 224, 3) and one[0].dtype == np.uint8
     assert np.array_equal(one[0], two[0]) and one[1] == two[1]
     assert not np.array_equal(one[0], other[0])
@@ -69,11 +69,11 @@ def test_the_body_is_seen_to_grow(composites: Any) -> None:
     photo, cut = pictures()
     grey = photo.convert("L").convert("RGB")
     for seed in range(3):
-        frames, _ = composites.compose("vehicle", grey, cut, np.random.default_rng(seed))
+        frames, _ = composites.compose("ball", grey, cut, True, np.random.default_rng(seed))
         red = frames[..., 0].astype(int) - frames[..., 1:].max(-1)
         seen = (red > 60).mean((1, 2))
         assert seen[-1] > 2 * max(seen[0], 0.002)
-    empty, _ = composites.compose("quiet", grey, None, np.random.default_rng(0))
+    empty, _ = composites.compose("quiet", grey, None, False, np.random.default_rng(0))
     assert not (empty[..., 0].astype(int) - empty[..., 1:].max(-1) > 60).mean() > 0.01
 
 
@@ -159,3 +159,13 @@ def test_backwards_clips_keep_their_split_and_are_met_as_what_goes_away(stimuli:
                 assert stimuli.motions.split(part["file"], part["name"]) == record["split"]
     assert clips_of(stimuli, np.random.default_rng(1)) == found
     assert CC0 in {part["file"] for record in turned for r in record["reactions"] for part in r["parts"]}
+
+
+def test_at_night_the_lamps_are_what_one_sees(composites: Any) -> None:
+    photo, cut = pictures()
+    dark = [composites.compose("vehicle", photo, cut, True, np.random.default_rng(seed))[0] for seed in range(8)]
+    nights = [frames for frames in dark if frames[0].mean() < 60]
+    assert 1 <= len(nights) <= 7  # about half of them
+    for frames in nights:
+        assert frames[-1].max() > 200
+        assert (frames[-1].min(-1) > 180).mean() >= (frames[0].min(-1) > 180).mean()
