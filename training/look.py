@@ -8,8 +8,8 @@ The stem is frozen from here on, so its maps are made once. Clips with a class (
 ``training.stimuli``) give their 16 frames in two views: the clip as it is, and its mirror image in another light,
 colour and framing, with a photograph's grain, blur and compression. Clips that the teachers described (``--distil``,
 shards of ``training.distil_data``) give four frames once, with the teachers' words. A shard is ``NAME.npy``, float16
-(clips, V, F, 704, 7, 7), and ``NAME.npz`` with ``label`` (-1 = none), ``split``, ``clip``, ``times`` (clips, F) and
-what the teachers said. ``labels.json`` names the classes.
+(clips, V, F, 704, 7, 7), and ``NAME.npz`` with ``label`` (-1 = none), ``split``, ``clip``, ``times`` (clips, F),
+``before`` (the last frame before anything happens) and what the teachers said. ``labels.json`` names the classes.
 """
 
 from __future__ import annotations
@@ -107,6 +107,11 @@ def altered(frames: NDArray[np.uint8], rng: np.random.Generator, near: bool = Fa
     return np.stack([levels[:, c][out[..., c]] for c in range(3)], -1)
 
 
+def before_event(record: dict[str, Any], frames: int) -> int:
+    """The last frame that is well before what happens in a clip."""
+    return int(np.clip((record["event"] - 0.25) / record["seconds"] * (frames - 1), 0, frames - 1))
+
+
 def write(out: Path, name: str, maps: NDArray[Any], rest: dict[str, Any]) -> None:
     """The .npz comes last: a reader that sees it finds the maps complete."""
     np.save(out / f"{name}.part.npy", maps)
@@ -155,6 +160,7 @@ def main() -> None:
                 "split": np.array([SPLITS[r["split"]] for r in rows]),
                 "clip": np.array([r["id"] for r in rows]),
                 "times": np.tile(np.arange(clips.shape[1]), (len(rows), 1)),
+                "before": np.array([before_event(r, clips.shape[1]) for r in rows]),
             }
             write(args.out, name, np.stack(maps), rest)
             print(name, flush=True)

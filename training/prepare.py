@@ -29,16 +29,19 @@ from hero_core.train import loop, motions
 from hero_core.train.data import load_encoder, load_tokenizer, tokens
 from hero_core.train.encoder import RETREAT
 from hero_core.train.pairs import SPLITS
+from training.look import before_event
 from training.stimuli.catalogue import GOING, GROUPS, STIMULI
-from training.stimuli.dataset import Stimuli
+from training.stimuli.dataset import FRAMES, Stimuli
 from training.stimuli.reactions import reactions
 
-NEARER = ("approach", "creature", "vehicle")
-BACKWARDS = 6  # one in so many of those clips is also there backwards
+NEARER = ("approach", "vehicle")
+BACKWARDS = 4  # one in so many of those clips is also there backwards
+CUT, WALKS_UP = ("push", "hand_out", "punch", "kick"), "approach_calmly"
+SHORT = 3  # one in so many of these clips is also there without what happens at its end
 
 
 def clips_of(stimuli: Stimuli, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Records of a folder, and after them those of the clips that are also shown backwards."""
+    """Records of a folder, and after them those of the clips that are also shown backwards, or cut short."""
     records = list(stimuli.records)
     turned = []
     for record in records:
@@ -46,6 +49,11 @@ def clips_of(stimuli: Stimuli, rng: np.random.Generator) -> list[dict[str, Any]]
             found = reactions(stimuli.motions, record["split"], GOING, 0.0, rng)
             if found:
                 turned.append(record | {"cls": RETREAT, "reactions": found, "backwards": True})
+        last = before_event(record, FRAMES)
+        if record["cls"] in CUT and 7 <= last < FRAMES - 1 and rng.random() < 1 / SHORT:
+            found = reactions(stimuli.motions, record["split"], STIMULI[WALKS_UP], record["event"] * 0.6, rng)
+            if found:
+                turned.append(record | {"cls": WALKS_UP, "reactions": found, "last": last})
     return records + turned
 
 
@@ -128,6 +136,8 @@ def main() -> None:
             maps = torch.from_numpy(opened[1][clip["row"]].astype(np.float32))  # (V, F, C, 7, 7)
             if clip.get("backwards"):
                 maps = maps.flip(1)
+            if "last" in clip:
+                maps = maps[:, np.linspace(0, clip["last"], FRAMES).round().astype(int)]
             local.append(torch.cat([encoder.contextualise(view[None]) for view in maps]))
             for recipe, (joints, flip) in zip(clip["reactions"], stimuli.reactions(clip), strict=True):
                 key = json.dumps(recipe["parts"])

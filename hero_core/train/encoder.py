@@ -46,8 +46,12 @@ class DistilConfig:
     clips: int = 16  # with a class, in a batch
     taught_clips: int = 8  # that teachers described, in a batch
     classes: int = 32  # places of the class head; at least as many as labels.json names
-    nearer: tuple[str, ...] = ("approach", "creature", "vehicle")  # beginnings of names of what comes nearer
+    nearer: tuple[str, ...] = ("approach", "vehicle")  # beginnings of names of what comes nearer
     reversed_share: float = 0.2  # of the clips of those classes, shown backwards
+    # Who walks up to strike has, until then, walked up: this share of these classes is cut short and of that class.
+    cut: tuple[str, ...] = ("push", "hand_out", "punch", "kick")
+    cut_share: float = 0.4
+    cut_class: str = "approach_calmly"
     frames: int = 8  # of each clip, drawn at random and shown in order
     hide: float = 0.15  # share of the stem's channels that are hidden from a clip
     smoothing: float = 0.1  # of the class
@@ -92,15 +96,24 @@ class Clips:
         """Numbers of the clips of a split, with a class or without."""
         return ((self.rows[:, 2] == SPLITS[split]) & ((self.rows[:, 3] >= 0) == labelled)).nonzero()[:, 0]
 
-    def draw(self, clips: Tensor, generator: torch.Generator, frames: int) -> list[Drawn]:
-        """A random view of each clip and at most ``frames`` random frames of it, in order."""
+    def draw(self, clips: Tensor, generator: torch.Generator, frames: int, last: Tensor | None = None) -> list[Drawn]:
+        """A random view of each clip and at most ``frames`` random frames, in order, none behind ``last`` (B,)."""
         drawn = []
-        for clip in clips.tolist():
+        for i, clip in enumerate(clips.tolist()):
             maps = self.maps[int(self.rows[clip, 0])]
             view = int(torch.randint(maps.shape[1], (), generator=generator))
-            keep = torch.randperm(maps.shape[2], generator=generator)[:frames].sort().values.numpy()
+            count = maps.shape[2] if last is None else min(maps.shape[2], int(last[i]) + 1)
+            keep = torch.randperm(count, generator=generator)[:frames].sort().values.numpy()
             drawn.append((clip, view, keep))
         return drawn
+
+    def before_event(self, clips: Tensor) -> Tensor:
+        """(B,) the last frame before anything happens, where that is known; else the last of all."""
+        out = []
+        for shard, row in self.rows[clips, :2].tolist():
+            last = self.maps[shard].shape[2] - 1
+            out.append(int(self.rest[shard]["before"][row]) if "before" in self.rest[shard] else last)
+        return torch.tensor(out)
 
     def whole(self, clips: Tensor) -> list[Drawn]:
         """The first view of each clip with all of its frames."""
@@ -209,6 +222,13 @@ def backwards(batch: Batch, which: Tensor, label: int, frames: int) -> Batch:
     return {**batch, "maps": maps, "times": times, "label": batch["label"].masked_fill(which, label)}
 
 
+def cut_short(batch: Batch, which: Tensor, last: Tensor, label: int, frames: int) -> Batch:
+    """The batch with the clips ``which`` (B,) bool as if they ended at frame ``last`` (B,), as of class ``label``."""
+    stretched = (batch["times"] * ((frames - 1) / last.clamp(min=1))[:, None]).round().long()
+    times = torch.where(which[:, None], stretched, batch["times"])
+    return {**batch, "times": times, "label": batch["label"].masked_fill(which, label)}
+
+
 def standardise(student: Student, clips: Clips) -> None:
     """Mean and deviation of the teacher's features over the training clips, kept with the weights."""
     chosen = clips.select("train", labelled=False)
@@ -239,6 +259,8 @@ def main(argv: list[str]) -> int:
     parallel.say(f"training clips: {len(train)} with a class, {len(taught)} that teachers described")
     nearer = torch.tensor([name.startswith(distil.nearer) for name in clips.labels])
     retreat = clips.labels.index(RETREAT)
+    can_cut = torch.tensor([name in distil.cut and distil.cut_class in clips.labels for name in clips.labels])
+    cut_class = clips.labels.index(distil.cut_class) if bool(can_cut.any()) else 0
 
     torch.manual_seed(loop_cfg.seed)
     person = next((rest["person"].shape[-1] for rest in clips.rest if "person" in rest), 1)
@@ -252,10 +274,15 @@ def main(argv: list[str]) -> int:
 
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pick = train[torch.randint(len(train), (distil.clips,), generator=generator)]
-        drawn = clips.draw(pick, generator, distil.frames)
+        before = clips.before_event(pick)
+        short = (torch.rand(len(pick), generator=generator) < distil.cut_share) & can_cut[clips.rows[pick, 3]]
+        short &= (before >= distil.frames - 1) & (before < model_cfg.num_frames - 1)
+        last = torch.where(short, before, model_cfg.num_frames - 1)
+        drawn = clips.draw(pick, generator, distil.frames, last)
         turned = (torch.rand(len(pick), generator=generator) < distil.reversed_share) & nearer[clips.rows[pick, 3]]
         mine = parallel.share(len(pick))
         batch = backwards(clips.read(drawn[mine]), turned[mine], retreat, model_cfg.num_frames)
+        batch = cut_short(batch, short[mine], last[mine], cut_class, model_cfg.num_frames)
         part = (mine.stop - mine.start) * parallel.size() / len(pick)  # a share's mean -> its part of the mean of all
         losses = {key: value * part for key, value in student.class_losses(to_device(batch)).items()}
         if len(taught) and distil.taught_clips:

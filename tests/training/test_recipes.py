@@ -109,13 +109,14 @@ def test_altered_is_the_mirror_image_in_another_light() -> None:
         np.testing.assert_array_equal(out, altered(frames, np.random.default_rng(seed)))
 
 
+AFTERWARDS = [*GOING.reactions, *STIMULI["approach_calmly"].reactions]
+
+
 @pytest.fixture
 def stimuli(tmp_path: Path) -> Stimuli:
     """Sixty clips of every split, beside recordings of which each split has its own."""
     rng = np.random.default_rng(0)
-    named = {
-        (source.file, source.name) for source in (*WAITING, *(s for kind in GOING.reactions for s in REACTIONS[kind]))
-    }
+    named = {(source.file, source.name) for source in (*WAITING, *(s for kind in AFTERWARDS for s in REACTIONS[kind]))}
     for file in {file for file, _ in named}:
         names = sorted(name for other, name in named if other == file)
         pose = rng.normal(0, 0.3, (22, 3)) + (0, 1, 0)
@@ -127,11 +128,9 @@ def stimuli(tmp_path: Path) -> Stimuli:
             offsets=np.arange(len(names) + 1) * 50,
             split=np.array([SPLITS[i % 3] for i in range(len(names))]),
         )
-    kinds = ("approach_calmly", "creature_charge", "vehicle", "wave", "explosion")
-    records = [
-        {"id": i, "cls": kinds[i % 5], "split": SPLITS[i % 3], "reactions": [], "shard": "s.npz", "row": i}
-        for i in range(180)
-    ]
+    kinds = ("approach_calmly", "creature_charge", "vehicle", "push", "explosion")
+    about = {"reactions": [], "shard": "s.npz", "seconds": 3.0, "event": 2.0}
+    records = [{"id": i, "cls": kinds[i % 5], "split": SPLITS[i % 3], "row": i, **about} for i in range(180)]
     (tmp_path / "index.jsonl").write_text("\n".join(json.dumps(r) for r in records))
     return Stimuli(tmp_path, tmp_path)
 
@@ -139,12 +138,12 @@ def stimuli(tmp_path: Path) -> Stimuli:
 def test_backwards_clips_keep_their_split_and_are_met_as_what_goes_away(stimuli: Stimuli) -> None:
     pytest.importorskip("torch")
     from hero_core.train.encoder import RETREAT
-    from training.prepare import BACKWARDS, clips_of
+    from training.prepare import BACKWARDS, WALKS_UP, clips_of
 
     found = clips_of(stimuli, np.random.default_rng(1))
     assert found[:180] == stimuli.records
-    turned = found[180:]
-    nearer = [r for r in stimuli.records if r["cls"] in ("approach_calmly", "creature_charge", "vehicle")]
+    turned = [r for r in found[180:] if "backwards" in r]
+    nearer = [r for r in stimuli.records if r["cls"] in ("approach_calmly", "vehicle")]
     assert 0.5 < len(turned) * BACKWARDS / len(nearer) < 2
     assert {r["split"] for r in turned} == set(SPLITS)
     for record in turned:
@@ -157,6 +156,12 @@ def test_backwards_clips_keep_their_split_and_are_met_as_what_goes_away(stimuli:
             assert reaction["label"] in GOING.reactions
             for part in reaction["parts"]:
                 assert stimuli.motions.split(part["file"], part["name"]) == record["split"]
+    short = [r for r in found[180:] if "last" in r]
+    assert len(short) + len(turned) == len(found) - 180 and len(short) > 4
+    for record in short:
+        assert stimuli.records[record["id"]]["cls"] == "push" and record["cls"] == WALKS_UP
+        assert 0 < record["last"] / 15 * record["seconds"] < record["event"]
+        assert {r["label"] for r in record["reactions"]} <= set(STIMULI[WALKS_UP].reactions)
     assert clips_of(stimuli, np.random.default_rng(1)) == found
     assert CC0 in {part["file"] for record in turned for r in record["reactions"] for part in r["parts"]}
 

@@ -165,6 +165,25 @@ def test_backwards_is_what_a_reversed_clip_gives(clips: Path) -> None:
     torch.testing.assert_close(said[0], other[0])
 
 
+def test_a_clip_cut_short_ends_before_its_event(clips: Path) -> None:
+    """Its frames are spread over the whole time, and none is from after the cut."""
+    with np.load(clips / "stimuli_0000.npz") as file:
+        values = dict(file)
+    np.savez(clips / "stimuli_0000.npz", **values, before=np.full(12, 8))
+    data = encoder.Clips(clips)
+    pick = data.select("train", labelled=True)
+    last = data.before_event(pick)
+    assert last.tolist() == [8] * 9
+    drawn = data.draw(pick, torch.Generator().manual_seed(0), 6, last)
+    assert max(int(keep.max()) for _, _, keep in drawn) == 8
+    which = torch.arange(9) < 4
+    batch = data.read(drawn)
+    short = encoder.cut_short(batch, which, last, 3, 16)
+    assert torch.equal(short["times"][4:], batch["times"][4:]) and torch.equal(short["maps"], batch["maps"])
+    assert torch.equal(short["times"][:4], (batch["times"][:4] * 15 / 8).round().long())
+    assert short["label"][:4].tolist() == [3] * 4 and torch.equal(short["label"][4:], batch["label"][4:])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
