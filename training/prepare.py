@@ -59,8 +59,11 @@ def clips_of(stimuli: Stimuli, rng: np.random.Generator) -> list[dict[str, Any]]
 
 def write_reactions(
     all_clips: list[tuple[Stimuli, dict[str, Any]]], classes: list[str], kinds: list[str], out: Path
-) -> None:
-    """Features of every reaction as it was recorded, and of its mirror image: what the evaluation reads."""
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Features of every reaction as it was recorded, and of its mirror image: what the evaluation reads.
+
+    Returns them by their recipe.
+    """
     known: dict[str, tuple[Tensor, Tensor]] = {}
     rows: list[Tensor] = []
     mirrored: list[Tensor] = []
@@ -89,6 +92,33 @@ def write_reactions(
         },
         out / "reactions.safetensors",
     )
+    return known
+
+
+def write_tokens(
+    all_clips: list[tuple[Stimuli, dict[str, Any]]],
+    recorded: dict[str, tuple[Tensor, Tensor]],
+    run: Path,
+    out: Path,
+) -> None:
+    """Tokens of every reaction and of its mirror image, and whose it is."""
+    tokenizer, mean, std = load_tokenizer(run)
+    ids, ids_mirrored, owner = [], [], []
+    known: dict[str, tuple[Tensor, Tensor]] = {}
+    for index, (_, clip) in enumerate(all_clips):
+        for recipe in clip["reactions"]:
+            key = json.dumps(recipe["parts"])
+            if key not in known:
+                straight, turned = (tokens(tokenizer, look, mean, std) for look in recorded[key])
+                known[key] = (straight, turned)
+            straight, turned = known[key][:: -1 if recipe["mirror"] else 1]
+            ids.append(straight)
+            ids_mirrored.append(turned)
+            owner.append(index)
+    loop.save_weights(
+        {"ids": torch.stack(ids), "ids_mirrored": torch.stack(ids_mirrored), "clip": torch.tensor(owner)}, out
+    )
+    print(f"{len(ids)} reactions, {len(known)} different ones", flush=True)
 
 
 def main() -> None:
@@ -97,7 +127,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     for name in ("maps", "encoder", "tokenizer"):
-        parser.add_argument(f"--{name}", type=Path, help="without these three only the reactions are written")
+        parser.add_argument(
+            f"--{name}", type=Path, help="without them only the reactions, or those and their tokens, are written"
+        )
+    parser.add_argument("--bf16", action="store_true", help="watch the clips in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -112,23 +145,27 @@ def main() -> None:
         raise HeroError(f"There are no clips in {args.stimuli}.")
     clip_class = [classes.index(clip["cls"]) for _, clip in all_clips]
     fitting = {name: sorted(s.reactions) or ["partner"] for name, s in (*STIMULI.items(), (RETREAT, GOING))}
-    write_reactions(all_clips, classes, kinds, args.out)
+    coded = args.out / "tokens.safetensors"
+    if not coded.exists():
+        recorded = write_reactions(all_clips, classes, kinds, args.out)
     for file, content in (
         ("pairs.json", {"classes": classes, "clip_class": clip_class, "groups": GROUPS, "fitting": fitting}),
         ("reactions.json", {"reactions": kinds, "stimuli": classes, "groups": GROUPS, "fitting": fitting}),
     ):
         with whole_file(args.out / file) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
+    if args.tokenizer is None:
+        return
+    if not coded.exists():
+        write_tokens(all_clips, recorded, args.tokenizer, coded)
     if args.encoder is None:
         return
 
-    tokenizer, mean, std = load_tokenizer(args.tokenizer)
     encoder = load_encoder(args.encoder)
-    local, ids, ids_mirrored, owner = [], [], [], []
-    known: dict[str, tuple[Tensor, Tensor]] = {}
+    local: list[Tensor] = []
     opened: tuple[str, Any] = ("", None)
     began = time.monotonic()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
         for index, (stimuli, clip) in enumerate(all_clips):
             name = f"{stimuli.folder.name}_{Path(clip['shard']).stem}"
             if opened[0] != name:
@@ -138,32 +175,20 @@ def main() -> None:
                 maps = maps.flip(1)
             if "last" in clip:
                 maps = maps[:, np.linspace(0, clip["last"], FRAMES).round().astype(int)]
-            local.append(torch.cat([encoder.contextualise(view[None]) for view in maps]))
-            for recipe, (joints, flip) in zip(clip["reactions"], stimuli.reactions(clip), strict=True):
-                key = json.dumps(recipe["parts"])
-                if key not in known:
-                    looks = (motions.features(joints), motions.features(humanml3d.mirror(joints)))
-                    straight, turned = (tokens(tokenizer, look, mean, std) for look in looks)
-                    known[key] = (straight, turned)
-                straight, turned = known[key][:: -1 if flip else 1]
-                ids.append(straight)
-                ids_mirrored.append(turned)
-                owner.append(index)
+            local.append(encoder.contextualise(maps).half())
             if index % 200 == 199:
                 left = (time.monotonic() - began) / len(local) * (len(all_clips) - index)
                 print(f"{index + 1}/{len(all_clips)} clips, {left / 60:.1f} min to go", flush=True)
     loop.save_weights(
         {
-            "local": torch.stack(local).half(),
+            "local": torch.stack(local),
             "split": torch.tensor([SPLITS.index(clip["split"]) for _, clip in all_clips]),
-            "ids": torch.stack(ids),
-            "ids_mirrored": torch.stack(ids_mirrored),
-            "clip": torch.tensor(owner),
             "mirrored": torch.tensor([0, 1]),
+            **loop.load_weights(coded),
         },
         args.out / "pairs.safetensors",
     )
-    print(f"{args.out}: {len(local)} clips, {len(ids)} reactions, {len(known)} different ones")
+    print(f"{args.out}: {len(local)} clips")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ class DistilConfig:
     cut: tuple[str, ...] = ("push", "hand_out", "punch", "kick")
     cut_share: float = 0.4
     cut_class: str = "approach_calmly"
+    # Beginnings of names of classes that are shown twice as often, and half as often, as they come.
+    often: tuple[str, ...] = ()
+    seldom: tuple[str, ...] = ()
     frames: int = 8  # of each clip, drawn at random and shown in order
     hide: float = 0.15  # share of the stem's channels that are hidden from a clip
     smoothing: float = 0.1  # of the class
@@ -61,6 +64,9 @@ class DistilConfig:
     keypoints: float = 1.0
     expression: float = 0.1
     validation_clips: int = 256
+    # The validation clips are rendered; what the encoder learns of real pictures they do not see. True keeps the
+    # weights of the last step, False those that do best on them.
+    keep_last: bool = False
 
 
 Batch = dict[str, Tensor]
@@ -258,6 +264,10 @@ def main(argv: list[str]) -> int:
         raise HeroError(f"'{args['data']}' needs clips with a class to train on and to validate on; make more.")
     parallel.say(f"training clips: {len(train)} with a class, {len(taught)} that teachers described")
     nearer = torch.tensor([name.startswith(distil.nearer) for name in clips.labels])
+    often, seldom = (
+        [float(name.startswith(names)) for name in clips.labels] for names in (distil.often, distil.seldom)
+    )
+    share = torch.tensor(often) - torch.tensor(seldom) / 2 + 1
     retreat = clips.labels.index(RETREAT)
     can_cut = torch.tensor([name in distil.cut and distil.cut_class in clips.labels for name in clips.labels])
     cut_class = clips.labels.index(distil.cut_class) if bool(can_cut.any()) else 0
@@ -273,7 +283,7 @@ def main(argv: list[str]) -> int:
         return {key: value.to(device) for key, value in batch.items()}
 
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pick = train[torch.randint(len(train), (distil.clips,), generator=generator)]
+        pick = train[torch.multinomial(share[clips.rows[train, 3]], distil.clips, True, generator=generator)]
         before = clips.before_event(pick)
         short = (torch.rand(len(pick), generator=generator) < distil.cut_share) & can_cut[clips.rows[pick, 3]]
         short &= (before >= distil.frames - 1) & (before < model_cfg.num_frames - 1)
@@ -335,10 +345,11 @@ def main(argv: list[str]) -> int:
     best = loop.run(student, loss_fn, validate, loop_cfg, out)
     if parallel.rank():
         return 0
-    state = loop.load_weights(best)
+    if not distil.keep_last:
+        student.load_state_dict(loop.load_weights(best))
+    state = student.state_dict()
     encoder = {key.removeprefix("encoder."): value.half() for key, value in state.items() if key.startswith("encoder.")}
     loop.save_weights(encoder, out / "encoder.safetensors")
-    student.load_state_dict(state)
     student.eval()
     with torch.no_grad():
         report = {"encoder": dataclasses.asdict(model_cfg), "labels": clips.labels, "validation": validate()}

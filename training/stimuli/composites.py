@@ -48,10 +48,11 @@ def pools(cuts: list[Cut]) -> dict[str, list[Cut]]:
     return {kind: [cut for cut in real if any(word in cut[0] for word in words)] for kind, words in kinds.items()}
 
 
-def paths(cls: str, charge: bool, rng: np.random.Generator) -> tuple[float, Array, Array, float]:
+def paths(cls: str, charge: bool, rng: np.random.Generator, near: float = 1.0) -> tuple[float, Array, Array, float]:
     """Seconds, size (T,) and place (T, 2) of the body, as shares of the frame, and when it happens.
 
-    size is that of the longest side of the cut-out; ``charge``: it comes fast, until it is here.
+    size is that of the longest side of the cut-out; ``charge``: it comes fast, until it is here. ``near``: how much
+    larger what does not charge is seen than usual.
     """
     seconds = float(rng.uniform(1.2, 3.0) if charge else rng.uniform(2.0, 5.0))
     t = picture_times(seconds) / seconds  # (T,)
@@ -63,8 +64,8 @@ def paths(cls: str, charge: bool, rng: np.random.Generator) -> tuple[float, Arra
         event = seconds * (start + (1 - start) * 0.6)
     else:
         far = rng.uniform(2.0, 4.0)
-        near = far / rng.uniform(0.95, 1.9)
-        size = rng.uniform(0.8, 1.4) / (far + (near - far) * t)
+        last = far / rng.uniform(0.95, 1.9)
+        size = near * rng.uniform(0.8, 1.4) / (far + (last - far) * t)
         event = seconds * rng.uniform(0.2, 0.6)
     first, last = rng.uniform((0.2, 0.45), (0.8, 0.65)), rng.uniform((0.35, 0.5), (0.65, 0.65))
     place = first + (size / size[-1])[:, None] * (last - first)  # what is far is near the vanishing point
@@ -95,12 +96,14 @@ def compose(
     cls: str, photo: Image.Image, cut: Image.Image | None, charge: bool, rng: np.random.Generator
 ) -> tuple[Array, Any]:
     """Frames (16, 224, 224, 3) uint8 of one clip, and its (seconds, event)."""
-    seconds, size, place, event = paths(cls, charge, rng)
+    walks_up = cls == "creature_charge" and not charge
+    seconds, size, place, event = paths(cls, charge, rng, 2.0 if walks_up else 1.0)
     night = cls == "vehicle" and rng.random() < 0.5
     if night:  # what one sees of a car at night are its lamps, and those from far away
         size = size * rng.uniform(0.15, 1.0)
     warmth, bulk = rng.random(), 0.25 if night else 1.0
-    squeeze = rng.uniform(0.6, 1.15)  # a wide picture is squeezed to a square one
+    # A wide picture is squeezed to a square one; and who walks up is seen from the front, which is narrow.
+    squeeze = rng.uniform(0.35, 0.9) if walks_up else rng.uniform(0.6, 1.15)
     width, height = photo.size
     share = rng.uniform(0.35, 0.95)
     w, h = share * width / 2, share * height / 2
@@ -153,6 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=700)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wild", action="store_true", help="only dangerous beasts that walk up")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     photos, cuts = read_pictures(args.pictures)
@@ -169,7 +173,7 @@ def main() -> None:
             rng = np.random.default_rng([args.seed, 31, number])
             split = "val" if number % 14 == 13 else "train"
             places, pool = by_split[split]
-            cls = str(rng.choice(names, p=weights / weights.sum()))
+            cls = "creature_charge" if args.wild else str(rng.choice(names, p=weights / weights.sum()))
             kind = {"vehicle": "vehicle", "ball": "ball", "quiet": ""}.get(cls, "beast")
             if kind and not pool[kind]:
                 cls, kind = "quiet", ""
@@ -177,10 +181,10 @@ def main() -> None:
             cuts_of = pool.get(kind, [])
             if kind == "beast":  # of those that are dangerous some only walk up; the others are calm or charge
                 fierce = [c for c in cuts_of if any(word in c[0] for word in DANGEROUS)]
-                wild = cls == "creature_charge" and bool(fierce) and rng.random() < 0.75
+                wild = cls == "creature_charge" and bool(fierce) and (args.wild or rng.random() < 0.75)
                 tame = [c for c in cuts_of if c not in fierce]
                 cuts_of = fierce if wild else tame
-                charge = charge and (not wild or rng.random() < 0.5)
+                charge = charge and (not wild or (not args.wild and rng.random() < 0.5))
             cut = cuts_of[rng.integers(len(cuts_of))] if kind else None
             photo = places[rng.integers(len(places))]
             frames, (seconds, event) = compose(cls, photo[1], cut[1] if cut else None, charge, rng)
