@@ -93,8 +93,8 @@ def watch(hero: Hero, path: Path, judge: evaluator.FeatureExtractor | None, leng
     if judge is not None:
         rows = [torch.from_numpy(f) for f in motion.features]
         kinds, classes = judge.classify(judge.embed(rows))
-        out["kinds"] = dict(Counter(judge.reactions[int(i)] for i in kinds.argmax(-1)).most_common())
-        out["as_if_class"] = dict(Counter(judge.stimuli[int(i)] for i in classes.argmax(-1)).most_common())
+        out["kinds"] = dict(Counter(judge.reactions[int(i)] for i in kinds).most_common())
+        out["as_if_class"] = dict(Counter(judge.stimuli[int(i)] for i in classes).most_common())
     return out
 
 

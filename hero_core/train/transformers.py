@@ -42,6 +42,9 @@ class DataConfig:
     frozen_batches: bool = False
     # The official program chooses its weights by the test list. Numbers on it then say too much.
     select_on_test: bool = False
+    # The validation loss asks for the very recordings of other people, and likes best a model that hardly moves. True
+    # keeps the weights of the last step in place of those that please it most.
+    keep_last: bool = False
 
 
 class Frozen:
@@ -148,6 +151,8 @@ def main(argv: list[str]) -> int:
     best = loop.run(model, loss_fn, validate, loop_cfg, out, place, set_place)
     if parallel.rank():
         return 0
+    if data_cfg.keep_last:
+        loop.save_weights(model.state_dict(), best)
     (out / "model.json").write_text(json.dumps(dataclasses.asdict(model_cfg), indent=1), encoding="utf-8")
     print(f"best weights: {best}", flush=True)
     return 0
