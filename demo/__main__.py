@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--video", type=Path, default=CLIP, help="clip to react to")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo", help="folder that is made anew")
-    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--model", default=None, help="folder of weights (default: those that ship)")
     parser.add_argument("--samples", type=int, default=4, help="light paths for each pixel of the preview")
     parser.add_argument("--every", type=int, default=0, help="render every so many scene frames (0: about 12 a second)")

@@ -121,6 +121,9 @@ class HeroConfig:
     name: str = "hero"
     max_length: int = 200  # frames at 20 fps
     default_length: int = 88
+    # Scales of classifier-free guidance where the caller names none; these are the official program's.
+    guidance: float = 4.0
+    residual_guidance: float = 5.0
     length: LengthConfig | None = None  # None: no such head, lengths are given
 
     def to_json(self) -> str:

@@ -150,8 +150,8 @@ class Hero:
         features: VideoFeatures,
         lengths: Sequence[int] | int,
         steps: int = 10,
-        guidance: float = 4.0,
-        residual_guidance: float = 5.0,
+        guidance: float | None = None,
+        residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
         seed: int | Sequence[int] = 0,
         on_progress: Progress | None = None,
@@ -162,7 +162,8 @@ class Hero:
             features: of one clip (shared by all samples) or of one clip for each sample.
             lengths: frames of each sample, 4..200.
             steps: passes of the masked transformer.
-            guidance, residual_guidance: classifier-free guidance scales; 1 switches guidance off.
+            guidance, residual_guidance: classifier-free guidance scales; 1 switches guidance off, None takes those
+                of the model's config (officially 4 and 5).
             sampling: "categorical" draws among the likely tokens, "argmax" takes the likeliest.
             seed: sample i is drawn from ``seed + i``, whatever batch it is in; or one seed for each.
 
@@ -183,8 +184,8 @@ class Hero:
         frames: list[int],
         seed: int | Sequence[int],
         steps: int,
-        guidance: float,
-        residual_guidance: float,
+        guidance: float | None,
+        residual_guidance: float | None,
         sampling: Sampling,
         initial_ids: Tensor | None = None,
         edit_mask: Tensor | None = None,
@@ -209,7 +210,7 @@ class Hero:
             self.masked.prepare(local, pooled),
             torch.tensor([n // self.unit for n in frames]),
             steps=steps,
-            guidance=guidance,
+            guidance=self.config.guidance if guidance is None else guidance,
             sampling=sampling,
             generators=generators,
             initial_ids=None if initial_ids is None else initial_ids[..., 0],
@@ -220,7 +221,7 @@ class Hero:
             self.residual,
             self.residual.prepare(local, pooled),
             base,
-            guidance=residual_guidance,
+            guidance=self.config.residual_guidance if residual_guidance is None else residual_guidance,
             sampling=sampling,
             generators=generators,
             initial_ids=initial_ids,
@@ -259,8 +260,8 @@ class Hero:
         on_progress: Progress | None = None,
         *,
         steps: int = 10,
-        guidance: float = 4.0,
-        residual_guidance: float = 5.0,
+        guidance: float | None = None,
+        residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
     ) -> Motion:
         """Watch and react: frames (or features of them) in, takes of one reaction out.
@@ -314,8 +315,8 @@ class Hero:
         seed: int = 0,
         *,
         steps: int = 10,
-        guidance: float = 4.0,
-        residual_guidance: float = 5.0,
+        guidance: float | None = None,
+        residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
         on_progress: Progress | None = None,
     ) -> Tensor:

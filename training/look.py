@@ -24,12 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from hero_core.stem import ConvStem
 from hero_core.train import loop
 from hero_core.train.encoder import RETREAT, TAUGHT
-from training.distil_data import held_out, read_pictures
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 # People who only come up or talk: films show them closer than eyes do, and being close must not look like an attack.
@@ -60,6 +58,8 @@ def worn(frames: NDArray[np.uint8], texture: NDArray[np.float32], rng: np.random
 
     texture: (2 S, 2 S) about 1; it slides over the frames, so that it says nothing about how things move.
     """
+    from PIL import Image, ImageFilter
+
     size = frames.shape[1]
     start, way = rng.uniform(0, size, 2), rng.normal(0, 30, 2)
     strength, blur, quality = rng.uniform(0, 0.8), rng.uniform(0, 1.3), int(rng.integers(25, 90))
@@ -79,6 +79,10 @@ def worn(frames: NDArray[np.uint8], texture: NDArray[np.float32], rng: np.random
 
 def read_textures(folder: Path, size: int) -> list[NDArray[np.float32]]:
     """Brightness of photographs, relative to its surroundings: (2 S, 2 S) about 1."""
+    from PIL import ImageFilter
+
+    from training.distil_data import held_out, read_pictures
+
     out = []
     for name, picture in read_pictures(folder)[0]:
         if not held_out(name) and min(picture.size) >= 300:

@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
         "--official-sizes", action="store_true", help="20 repeats, 30 takes of 96 clips, 300 or 13 pairs for Diversity"
     )
     root.add_argument("--steps", type=int, default=10)
-    root.add_argument("--guidance", type=float, default=4.0)
-    root.add_argument("--residual-guidance", type=float, default=5.0)
+    root.add_argument("--guidance", type=float, help="default: as the model's config says")
+    root.add_argument("--residual-guidance", type=float)
     root.add_argument("--batch", type=int, default=32)
     root.add_argument("--seed", type=int, default=0)
     root.add_argument("--threads", type=int, default=0, help="0 = torch's choice")

@@ -21,11 +21,11 @@ from hero_core.train.loop import load_weights, save_weights
 
 @dataclass(frozen=True)
 class Sampling:
-    """How reactions are drawn; the defaults are the official ones."""
+    """How reactions are drawn; None is what the model's config says, officially 4 and 5."""
 
     steps: int = 10
-    guidance: float = 4.0
-    residual_guidance: float = 5.0
+    guidance: float | None = None
+    residual_guidance: float | None = None
 
 
 def model_fingerprint(hero: Hero) -> str:
@@ -51,7 +51,8 @@ class Generator:
         self, hero: Hero, model: str, local: Tensor, lengths: Sequence[int], seeds: Sequence[int], what: str
     ) -> Tensor:
         """(C, n, Q) ids, -1 = pad, for clips with features (C, T, D), frames and seed of each."""
-        settings = json.dumps([model, asdict(self.sampling), str(hero.dtype), list(lengths), list(seeds)])
+        defaults = [hero.config.guidance, hero.config.residual_guidance]
+        settings = json.dumps([model, asdict(self.sampling), defaults, str(hero.dtype), list(lengths), list(seeds)])
         key = hashlib.sha256((settings + fingerprint({"local": local})).encode()).hexdigest()[:24]
         file = self.folder / f"{key}.safetensors"
         if file.is_file():
