@@ -11,7 +11,7 @@ clips that ``training.stimuli`` rendered. Changes are made before the teachers l
 the picture that the encoder sees.
 
 A shard is ``NAME.npy``, uint8 (clips, frames, 224, 224, 3), and ``NAME.npz`` with, for every frame, the
-arrays of :class:`training.teachers.Teachers` (``grid`` and ``person`` on a fixed orthogonal basis, kept in
+arrays of :class:`training.teachers.Teachers` (``person`` on a fixed orthogonal basis, kept in
 ``basis.npz``), and for every clip ``label`` (-1 = none), ``split`` (0 train, 1 validate, 2 test) and
 ``clip`` (its number in the source). ``labels.json`` lists the classes.
 """
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from hero_core.errors import HeroError
 from hero_core.train.loop import arguments
+from training.stimuli.shards import write_arrays
 from training.teachers import Teachers
 
 SIDE = 224
@@ -39,7 +39,7 @@ SHARD = 250  # clips of a picture shard
 FRAMES = 4  # frames of a picture clip
 STIMULI_FRAMES = 8  # of the 16 that are rendered
 LONGEST = 1600  # pixels; larger photographs are reduced when read
-GRID_BASIS, PERSON_BASIS = 128, 64
+PERSON_BASIS = 64
 # Cut-outs that a person would react to are drawn this much more often.
 LIKELY = ("mammals", "vehicles", "people", "animals")
 USAGE = "python -m training.distil_data {pictures,stimuli} --teachers FOLDER --out FOLDER --source FOLDER"
@@ -187,24 +187,12 @@ def describe(clips: Array, teachers: Teachers, out: Path) -> dict[str, Array]:
     targets = {key: np.stack(value) for key, value in said.items()}
     where = out / "basis.npz"
     if not where.exists():
-        bases: dict[str, Array] = {}
-        for key, count in (("grid", GRID_BASIS), ("person", PERSON_BASIS)):
-            flat = targets[key].reshape(-1, targets[key].shape[-1])
-            mean, basis = fit_basis(flat[:: max(1, len(flat) // 12_000)].astype(np.float64), count)
-            bases |= {f"{key}_mean": mean.astype(np.float32), f"{key}_basis": basis.astype(np.float32)}
-        np.savez(where, **bases)
+        flat = targets["person"].reshape(-1, targets["person"].shape[-1])
+        mean, basis = fit_basis(flat[:: max(1, len(flat) // 12_000)].astype(np.float64), PERSON_BASIS)
+        np.savez(where, person_mean=mean.astype(np.float32), person_basis=basis.astype(np.float32))
     with np.load(where) as basis_file:
-        for key in ("grid", "person"):
-            targets[key] = (targets[key] - basis_file[f"{key}_mean"]) @ basis_file[f"{key}_basis"]
+        targets["person"] = (targets["person"] - basis_file["person_mean"]) @ basis_file["person_basis"]
     return {key: value.astype(np.float16) for key, value in targets.items()}
-
-
-def write_shard(out: Path, name: str, frames: Array, targets: dict[str, Array]) -> None:
-    """The .npz comes last: a reader that sees it finds the frames complete."""
-    np.save(out / f"{name}.part.npy", frames)
-    os.replace(out / f"{name}.part.npy", out / f"{name}.npy")
-    np.savez(out / f"{name}.part.npz", **targets)
-    os.replace(out / f"{name}.part.npz", out / f"{name}.npz")
 
 
 def pictures(source: Path, out: Path, teachers: Teachers, clips: int, first: int, step: int) -> None:
@@ -233,7 +221,7 @@ def pictures(source: Path, out: Path, teachers: Teachers, clips: int, first: int
             "split": np.full(SHARD, split, np.int64),
             "clip": np.arange(SHARD) + i * SHARD,
         }
-        write_shard(out, name, frames, targets)
+        write_arrays(out, name, frames, targets)
         print(f"{name} of {shards}: {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -262,7 +250,7 @@ def stimuli(source: Path, out: Path, teachers: Teachers) -> None:
             "split": np.array([splits[row["split"]] for row in rows]),
             "clip": np.array([row["id"] for row in rows]),
         }
-        write_shard(out, name, frames, targets)
+        write_arrays(out, name, frames, targets)
         print(name, flush=True)
 
 

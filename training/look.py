@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 
 from hero_core.stem import ConvStem
 from hero_core.train import loop
-from hero_core.train.encoder import RETREAT, TAUGHT
+from hero_core.train.encoder import RETREAT, SPLITS, TAUGHT
+from training.stimuli.shards import write_arrays
 
-SPLITS = {"train": 0, "val": 1, "test": 2}
 # People who only come up or talk: films show them closer than eyes do, and being close must not look like an attack.
 NEAR = ("approach", "chat", "wave")
 TAUGHT_FRAMES = 4  # of a clip that teachers described
@@ -116,14 +115,6 @@ def before_event(record: dict[str, Any], frames: int) -> int:
     return int(np.clip((record["event"] - 0.25) / record["seconds"] * (frames - 1), 0, frames - 1))
 
 
-def write(out: Path, name: str, maps: NDArray[Any], rest: dict[str, Any]) -> None:
-    """The .npz comes last: a reader that sees it finds the maps complete."""
-    np.save(out / f"{name}.part.npy", maps)
-    os.replace(out / f"{name}.part.npy", out / f"{name}.npy")
-    np.savez(out / f"{name}.part.npz", **rest)
-    os.replace(out / f"{name}.part.npz", out / f"{name}.npz")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stem", type=Path, required=True)
@@ -166,7 +157,7 @@ def main() -> None:
                 "times": np.tile(np.arange(clips.shape[1]), (len(rows), 1)),
                 "before": np.array([before_event(r, clips.shape[1]) for r in rows]),
             }
-            write(args.out, name, np.stack(maps), rest)
+            write_arrays(args.out, name, np.stack(maps), rest)
             print(name, flush=True)
     if args.distil is None:
         return
@@ -184,7 +175,7 @@ def main() -> None:
         maps_of = look(stem, frames.reshape(-1, *frames.shape[2:]))
         rest["label"] = np.full(len(frames), -1)
         rest["times"] = np.tile((np.arange(count) * 16 + 8) // count, (len(frames), 1))
-        write(args.out, name, maps_of.reshape(len(frames), 1, count, -1, 7, 7), rest)
+        write_arrays(args.out, name, maps_of.reshape(len(frames), 1, count, -1, 7, 7), rest)
         print(name, flush=True)
 
 

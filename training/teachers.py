@@ -127,9 +127,9 @@ class Teachers:
     def __call__(self, picture: Array) -> dict[str, Array]:
         """picture: (224, 224, 3) uint8 RGB.
 
-        Returns, all float32: ``features`` (1280,) pooled, ``grid`` (7, 7, 1280) before pooling, ``logits`` (1001,)
-        with entry 0 the background, ``keypoints`` (17, 3) as y, x in 0..1 and score in COCO order, ``person`` (1280,)
-        pooled features of the pose net, ``expression`` (7,), ``face`` () how far the expression counts, 0 = no face.
+        Returns, all float32: ``features`` (1280,) pooled, ``keypoints`` (17, 3) as y, x in 0..1 and score in COCO
+        order, ``person`` (1280,) pooled features of the pose net, ``expression`` (7,), ``face`` () how far the
+        expression counts, 0 = no face.
         """
         self.classifier.run(picture)
         small = np.asarray(Image.fromarray(picture).resize((self.pose.side, self.pose.side), Image.Resampling.BILINEAR))
@@ -138,8 +138,6 @@ class Teachers:
         expression, face = self._face(picture, keypoints)
         return {
             "features": self.classifier.read("Logits/AvgPool").reshape(-1),
-            "grid": self.classifier.read("MobilenetV2/Conv_1/Relu6")[0],
-            "logits": self.classifier.read("Conv2d_1c_1x1/BiasAdd").reshape(-1),
             "keypoints": keypoints,
             "person": self.pose.read("model_1/model/out_relu/Relu6")[0].mean((0, 1)),
             "expression": expression,

@@ -259,3 +259,20 @@ def test_blender_renders_a_clip(tmp_path: Path, data: Path) -> None:
     assert frames.std(axis=(1, 2, 3)).min() > 8  # there is something to see
     assert np.abs(frames[-1] - frames[0]).mean() > 2  # and it moves
     assert record["reactions"] and record["seed"] == 0
+
+
+def test_arrays_appear_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The .npz, which readers look for, is there only once the .npy is; a failed write leaves nothing."""
+    shards.write_arrays(tmp_path, "a", np.arange(6), {"label": np.ones(2)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.npz"]
+    assert np.load(tmp_path / "a.npy").tolist() == list(range(6))
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["label"].tolist() == [1, 1]
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        shards.write_arrays(tmp_path, "b", np.arange(6), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.npz"]

@@ -48,6 +48,12 @@ def write_shard(folder: Path, number: int, clips: Iterable[tuple[NDArray[np.uint
     write_index(folder)
 
 
+def write_arrays(folder: Path, name: str, array: NDArray[Any], rest: dict[str, Any]) -> None:
+    """``NAME.npy``, and after it ``NAME.npz``: a reader that sees the second finds the first whole."""
+    atomic(folder / f"{name}.npy", lambda path: np.save(path, array))
+    atomic(folder / f"{name}.npz", lambda path: np.savez(path, **rest))
+
+
 def write_index(folder: Path) -> None:
     """``index.jsonl`` = the records of all finished shards."""
     lines = "".join(path.read_text() for path in sorted(folder.glob("shard_*.jsonl")))
