@@ -40,9 +40,18 @@ CUT, WALKS_UP = ("push", "hand_out", "punch", "kick"), "approach_calmly"
 SHORT = 3  # one in so many of these clips is also there without what happens at its end
 
 
-def clips_of(stimuli: Stimuli, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Records of a folder, and after them those of the clips that are also shown backwards, or cut short."""
+def clips_of(stimuli: Stimuli, rng: np.random.Generator, redraw: int = 0) -> list[dict[str, Any]]:
+    """Records of a folder, and after them those of the clips that are also shown backwards, or cut short.
+
+    redraw: so many reactions are chosen anew for each clip; 0 keeps those that were chosen when it was drawn.
+    """
     records = list(stimuli.records)
+    if redraw:
+        for i, record in enumerate(records):
+            stim = STIMULI[record["cls"]]
+            if stim.reactions:  # a true pair keeps its reaction
+                found = reactions(stimuli.motions, record["split"], stim, record["event"], rng, redraw)
+                records[i] = record | {"reactions": found}
     turned = []
     for record in records:
         if record["cls"].startswith(NEARER) and rng.random() < 1 / BACKWARDS:
@@ -131,6 +140,7 @@ def main() -> None:
             f"--{name}", type=Path, help="without them only the reactions, or those and their tokens, are written"
         )
     parser.add_argument("--bf16", action="store_true", help="watch the clips in bfloat16")
+    parser.add_argument("--redraw", type=int, default=0, help="choose so many reactions anew for each clip")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +150,7 @@ def main() -> None:
     all_clips: list[tuple[Stimuli, dict[str, Any]]] = []
     for folder in args.stimuli.split(","):
         stimuli = Stimuli(folder, args.data)
-        all_clips += [(stimuli, clip) for clip in clips_of(stimuli, rng)]
+        all_clips += [(stimuli, clip) for clip in clips_of(stimuli, rng, args.redraw)]
     if not all_clips:
         raise HeroError(f"There are no clips in {args.stimuli}.")
     clip_class = [classes.index(clip["cls"]) for _, clip in all_clips]

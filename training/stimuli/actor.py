@@ -12,9 +12,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.stimuli.wardrobe import Wardrobe, sample
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]  # of vertices
@@ -97,6 +100,16 @@ def mean_rotation(r: Array, q: Array, weight: float) -> Array:
     return u @ vt
 
 
+def _dyed(rgb: Array, rng: np.random.Generator) -> Array:
+    """A garment in another colour, often; its folds and seams stay. (V, 3) in [0, 1]."""
+    if rng.random() < 0.35:
+        return rgb
+    grey = rgb.mean(1, keepdims=True)
+    dye = rng.uniform(0.15, 1.3) * rng.dirichlet([1.5, 1.5, 1.5]) * 3
+    keep = rng.uniform(0.0, 0.6)
+    return np.clip(keep * rgb + (1 - keep) * grey / max(float(grey.mean()), 0.05) * 0.45 * dye, 0, 1)
+
+
 @dataclass
 class Mesh:
     """Vertices of every picture, (T, V, 3) or (1, V, 3) if they rest; faces as vertex indices; sRGB colours (V, 3)."""
@@ -113,18 +126,25 @@ class Body:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         verts: list[list[float]] = []
+        uv: list[list[float]] = []
+        corner: dict[int, int] = {}  # vertex -> texture coordinate
         self.groups: dict[str, list[tuple[int, ...]]] = {}
         group = ""
         with (folder / "base.obj").open() as lines:
             for line in lines:
                 if line.startswith("v "):
                     verts.append([float(x) for x in line.split()[1:4]])
+                elif line.startswith("vt "):
+                    uv.append([float(x) for x in line.split()[1:3]])
                 elif line.startswith("g "):
                     group = line.split()[1]
                 elif line.startswith("f "):
-                    face = tuple(int(word.split("/")[0]) - 1 for word in line.split()[1:])
+                    words = [word.split("/") for word in line.split()[1:]]
+                    face = tuple(int(word[0]) - 1 for word in words)
+                    corner |= {int(word[0]) - 1: int(word[1]) - 1 for word in words}
                     self.groups.setdefault(group, []).append(face)
         self.verts = np.array(verts) * 0.1  # decimetres
+        self.uv = np.array([uv[corner.get(v, 0)] for v in range(len(verts))])
         self.targets = {path.name.split(".")[0]: self._target(path) for path in folder.glob("*.target.gz")}
         weights = json.loads((folder / "weights.cmu_mb.json").read_text())["weights"]
         self.weights = np.zeros((len(verts), len(BONES)))
@@ -148,17 +168,31 @@ class Person:
     """One body with its clothes.
 
     rng: decides everything about the looks. child: a smaller, rounder body. mood: ``happy`` lifts the corners
-    of the mouth, ``angry`` lowers them and the inner brows, reddens the face and clenches the hands.
+    of the mouth, ``angry`` lowers them and the inner brows, reddens the face and clenches the hands. wardrobe: skin,
+    clothes and hair from photographs; without one they are painted.
     """
 
-    def __init__(self, body: Body, rng: np.random.Generator, child: bool = False, mood: str = "") -> None:
+    def __init__(
+        self,
+        body: Body,
+        rng: np.random.Generator,
+        child: bool = False,
+        mood: str = "",
+        wardrobe: Wardrobe | None = None,
+    ) -> None:
         t = body.targets
         adults = [t["african-male-old"], t["caucasian-female-young"], t["caucasian-male-young"]]
-        share = rng.dirichlet([0.6, 1.0, 1.0]) * (0.35 if child else 1.0)
+        gender = str(rng.choice(["male", "female"])) if wardrobe is not None else ""
+        likely = {"male": [0.6, 0.2, 1.6], "female": [0.2, 1.8, 0.2]}.get(gender, [0.6, 1.0, 1.0])
+        share = rng.dirichlet(likely) * (0.35 if child else 1.0)
         verts = body.verts + sum(w * a for w, a in zip(share, adults, strict=True))
         verts += (0.65 if child else 0.0) * t["asian-female-child"]
         verts += rng.beta(1, 3) * t["universal-male-old-averagemuscle-maxweight"]
-        verts = verts * rng.uniform(0.95, 1.05)
+        scale = rng.uniform(0.95, 1.05)
+        verts = verts * scale
+        if wardrobe is not None:
+            self._wear(body, verts, scale, wardrobe, gender, rng, mood)
+            return
 
         faces = list(body.groups["body"]) + body.groups["helper-l-eye"] + body.groups["helper-r-eye"]
         long_hair, skirt = rng.random() < 0.35, rng.random() < 0.2
@@ -174,11 +208,8 @@ class Person:
         def members(group: str) -> Mask:
             return np.isin(used, np.unique([v for face in body.groups[group] for v in face]))
 
-        self.heads = np.array(
-            [verts[np.unique([v for face in body.groups[cube] for v in face])].mean(0) for _, _, cube, _ in BONES]
-        )
+        self._joints(body, verts)
         self.rest, self.weights = verts[used], body.weights[used]
-        self.leg = float(self.heads[INDEX["l_thigh"], 1] - self.heads[INDEX["l_foot"], 1])
         self.colors = self._dress(
             rng,
             members("helper-l-eye") | members("helper-r-eye"),
@@ -186,6 +217,63 @@ class Person:
             members("helper-skirt") & skirt,
             mood,
         )
+
+    def _joints(self, body: Body, verts: Array) -> None:
+        """Heads of the bones and length of a leg."""
+        self.heads = np.array(
+            [verts[np.unique([v for face in body.groups[cube] for v in face])].mean(0) for _, _, cube, _ in BONES]
+        )
+        self.leg = float(self.heads[INDEX["l_thigh"], 1] - self.heads[INDEX["l_foot"], 1])
+
+    def _wear(
+        self,
+        body: Body,
+        verts: Array,
+        scale: float,
+        wardrobe: Wardrobe,
+        gender: str,
+        rng: np.random.Generator,
+        mood: str,
+    ) -> None:
+        """Skin, a suit, shoes, hair and eyebrows of the wardrobe, in colours of their own."""
+
+        def one(options: list[Any]) -> Any:
+            return options[rng.integers(len(options))]
+
+        self._joints(body, verts)
+        suit, shoes, hair, brows = (
+            one(options)
+            for options in (wardrobe.suits[gender], wardrobe.shoes, wardrobe.hair[gender], wardrobe.eyebrows)
+        )
+        bald = gender == "male" and rng.random() < 0.12
+        worn = [suit, shoes, brows] + ([] if bald else [hair])
+        hidden = np.zeros(len(verts), bool)
+        for garment in (suit, shoes):
+            hidden[garment.hides] = True
+        eyes = body.groups["helper-l-eye"] + body.groups["helper-r-eye"]
+        faces = [f for f in body.groups["body"] if not hidden[list(f)].all()] + eyes
+        used = np.unique([v for face in faces for v in face])
+        renumber = np.zeros(len(verts), int)
+        renumber[used] = np.arange(len(used))
+        of_eyes = np.isin(used, np.unique([v for face in eyes for v in face]))
+        skin = sample(one(wardrobe.skins[gender]), body.uv[used])[:, :3] * rng.uniform(0.85, 1.1)
+        shade = rng.uniform(0.5, 1.6) * (1 + rng.normal(0, 0.08, 3))  # of the hair
+        whole = verts.copy()
+        self.rest, self.weights, self.colors = verts[used], body.weights[used], skin.astype(float)
+        self._features(of_eyes, np.zeros(len(used), bool), mood, rng)
+        whole[used] = self.rest
+        self.faces = [tuple(int(renumber[v]) for v in face) for face in faces]
+        parts = [(self.rest, self.weights, self.colors)]
+        count = len(used)
+        for garment in worn:
+            rgba = garment.colors
+            rgb = rgba[:, :3] * shade if garment is hair or garment is brows else _dyed(rgba[:, :3], rng)
+            visible = rgba[:, 3] > (0.35 if garment is hair else 0.25)
+            self.faces += [tuple(count + v for v in f) for f in garment.faces if visible[list(f)].sum() * 2 >= len(f)]
+            parts.append((garment.fit(whole, scale), garment.share(body.weights), rgb))
+            count += len(rgba)
+        self.rest, self.weights, colors = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self.colors = np.clip(colors * (1 + rng.normal(0, 0.01, (count, 1))), 0, 1)
 
     @staticmethod
     def _beside(point: Array, eye: Array) -> bool:
@@ -240,14 +328,28 @@ class Person:
         if rng.random() < 0.92:
             colors[scalp] = hair_color
         colors[hair] = hair_color
+        self.colors = colors
+        self._features(eyes, hair, mood, rng, hair_color)
+        self._bulge(body, rng.uniform(0.004, 0.018))
+        self._bulge(legs, rng.uniform(0.004, 0.02))
+        self._bulge(feet, 0.008)
+        return np.clip(colors * (1 + rng.normal(0, 0.015, (len(x), 1))), 0, 1)
+
+    def _features(
+        self, eyes: Mask, hair: Mask, mood: str, rng: np.random.Generator, hair_color: Array | None = None
+    ) -> None:
+        """Eyes and expression; with a colour of the hair also brows and lips are painted."""
+        x, colors = self.rest, self.colors
+        part = np.array([bone[0] for bone in BONES])[self.weights.argmax(1)]
         # brows, lips and pupils, found by where they lie on the head
         front = x[eyes, 2].max()
         eye_y = x[eyes, 1].mean()
         face = (part == "head") & ~eyes & ~hair & (x[:, 2] > front - 0.03)
         brow = face & (np.abs(x[:, 1] - eye_y - 0.022) < 0.005) & (np.abs(np.abs(x[:, 0]) - 0.033) < 0.02)
         lips = face & (np.abs(x[:, 1] - eye_y + 0.062) < 0.008) & (np.abs(x[:, 0]) < 0.02) & (x[:, 2] > front - 0.01)
-        colors[brow] = hair_color * 0.6
-        colors[lips] = np.clip(skin * (0.92, 0.68, 0.68), 0, 1)
+        if hair_color is not None:
+            colors[brow] = hair_color * 0.6
+            colors[lips] = np.clip(colors[lips] * (0.92, 0.68, 0.68), 0, 1)
         smile = {"happy": 1.0, "angry": -1.0}.get(mood, 0.0)
         for side in (-1, 1):
             corner = np.exp(-((x[:, 0] - side * 0.024) ** 2 + (x[:, 1] - eye_y + 0.062) ** 2) / 0.014**2)
@@ -260,10 +362,6 @@ class Person:
         colors[pupil] = rng.uniform(0.05, 0.3, 3)
         if mood == "angry":
             self._clench()
-        self._bulge(body, rng.uniform(0.004, 0.018))
-        self._bulge(legs, rng.uniform(0.004, 0.02))
-        self._bulge(feet, 0.008)
-        return np.clip(colors * (1 + rng.normal(0, 0.015, (len(x), 1))), 0, 1)
 
     def _clench(self) -> None:
         """Draw the fingers in: whatever reaches beyond the knuckles is pressed together along the hand."""

@@ -108,6 +108,17 @@ WAITING = _of(HIFI, "HIFI_idle") + _of(
 )
 
 
+# Hand signals to whom it may concern: who sees them looks on.
+SIGNALS = _of(
+    EXTRA,
+    *(f"basketball_signal_{i}" for i in range(1, 6)),
+    "directing_traffic_1_p0",
+    "directing_traffic_1_p1",
+    "directing_traffic_1_p2",
+    "directing_traffic_1_p3",
+)
+
+
 @dataclass(frozen=True)
 class Stimulus:
     """A class of clips.
@@ -123,31 +134,10 @@ class Stimulus:
     mood: str = ""
 
 
-_ATTACKED: dict[str, float] = {
-    "take the blow": 3,
-    "jump back": 2,
-    "dodge aside": 2,
-    "block": 2,
-    "guard": 1,
-    "fall": 1,
-    "fight back": 1,
-    "cower": 1,
-}
-_ENDANGERED: dict[str, float] = {
-    "run away": 3,
-    "run aside": 2,
-    "dodge aside": 3,
-    "jump back": 2,
-    "step back": 1,
-    "fall": 1,
-    "cower": 1,
-    "roll": 1,
-}
-
 STIMULI: dict[str, Stimulus] = {
     "approach_calmly": Stimulus(
         "human",
-        {"stand": 3, "listen": 2, "talk": 2, "greet": 2, "walk to meet": 1},
+        {"listen": 3, "stand": 2, "talk": 2, "greet": 1},
         walks=_of(CMU, *_WALKS, *_SLOW)
         + _of(HIFI, "HIFI_walk_fwd")
         + _of(CC0, "KK11_Walking_A", "KK11_Walking_C", "M2M_Walk_Loop", "M2M_Walk_Formal_Loop"),
@@ -155,38 +145,26 @@ STIMULI: dict[str, Stimulus] = {
     ),
     "approach_happily": Stimulus(
         "human",
-        {"greet": 4, "cheer": 2, "talk": 1, "walk to meet": 2, "bow": 1, "reach out": 1},
+        {"greet": 4, "cheer": 2, "walk to meet": 3, "reach out": 1},
         walks=_of(CMU, *_WALKS),
         mood="happy",
     ),
     "approach_angrily": Stimulus(
         "human",
-        {
-            "step back": 3,
-            "reject": 2,
-            "guard": 2,
-            "hang the head": 1,
-            "cower": 1,
-            "puzzled": 1,
-            "angry back": 1,
-            "walk away": 1,
-            "jump back": 1,
-        },
+        {"step back": 2, "reject": 2, "hang the head": 2, "walk away": 2, "puzzled": 1, "guard": 1},
         walks=_of(CMU, *_WALKS),
         mood="angry",
     ),
     "wave": Stimulus(
         "human",
-        {"greet": 5, "talk": 1, "walk to meet": 1, "bow": 1},
+        {"greet": 6, "bow": 1, "walk to meet": 1},
         actions=_of(CC0, "KK11_Waving", "M2M_Greeting") + WAITING,
     ),  # who merely stands raises an arm: scenes.gesture
     "hand_out": Stimulus(
-        "human", {"reach out": 5, "walk to meet": 2, "bow": 1, "greet": 1}, actions=WAITING, walks=_of(CMU, *_WALKS)
+        "human", {"reach out": 6, "walk to meet": 2, "bow": 1}, actions=WAITING, walks=_of(CMU, *_WALKS)
     ),
-    "bow": Stimulus("human", {"bow": 4, "listen": 1, "greet": 1, "stand": 1}, actions=_of(CC0, "M2M_Bow")),
-    "cheer": Stimulus(
-        "human", {"cheer": 4, "dance": 1, "greet": 1, "jump": 1}, actions=REACTIONS["cheer"] + REACTIONS["dance"]
-    ),
+    "bow": Stimulus("human", {"bow": 5, "greet": 1, "stand": 1}, actions=_of(CC0, "M2M_Bow")),
+    "cheer": Stimulus("human", {"cheer": 4, "dance": 2, "jump": 1}, actions=REACTIONS["cheer"] + REACTIONS["dance"]),
     "chat": Stimulus("human", {"talk": 3, "listen": 3, "stand": 1}, actions=REACTIONS["talk"] + REACTIONS["listen"]),
     "pass_by": Stimulus(
         "human",
@@ -199,7 +177,7 @@ STIMULI: dict[str, Stimulus] = {
     "salsa": Stimulus("human", {}),  # true pairs: the reaction is what the partner did
     "punch": Stimulus(
         "human",
-        _ATTACKED,
+        {"take the blow": 4, "block": 3, "guard": 2, "fight back": 1},
         walks=_of(CMU, *_WALKS),
         actions=_of(
             CC0,
@@ -214,32 +192,28 @@ STIMULI: dict[str, Stimulus] = {
     ),
     "kick": Stimulus(
         "human",
-        _ATTACKED,
+        {"jump back": 5, "guard": 1, "dodge aside": 1},
         walks=_of(CMU, *_WALKS),
         actions=_of(CC0, "KK11_Melee_Unarmed_Attack_Kick") + _of(CMU, "humanoid3d_kick", "10_05", "10_06", "11_01"),
     ),
     "push": Stimulus(
         "human",
-        {"take the blow": 2, "step back": 3, "jump back": 1, "fall": 2, "reject": 1, "angry back": 1},
+        {"step back": 5, "angry back": 2, "take the blow": 1},
         walks=_of(CMU, *_WALKS),
         actions=WAITING,
     ),
     "throw": Stimulus(
         "human",
-        {"dodge aside": 3, "block": 3, "duck": 2, "cower": 2, "take the blow": 1, "step aside": 1},
+        {"duck": 3, "dodge aside": 3, "cower": 1},
         actions=_of(CC0, "KK11_Throw+idle", "M2M_Throw_Object+idle"),
     ),
-    "ball": Stimulus(
-        "scene", {"dodge aside": 2, "block": 2, "duck": 2, "jump back": 1, "kick a ball": 1, "take the blow": 1}
-    ),
-    "creature_calm": Stimulus(
-        "animal", {"stand": 3, "crouch to touch": 3, "reach out": 2, "puzzled": 1, "step back": 0.5}
-    ),
-    "creature_charge": Stimulus("animal", _ENDANGERED),
-    "vehicle": Stimulus("scene", _ENDANGERED | {"fall": 0.7, "cower": 0.5}),
+    "ball": Stimulus("scene", {"kick a ball": 3, "block": 2, "take the blow": 2}),
+    "creature_calm": Stimulus("animal", {"crouch to touch": 5, "reach out": 1, "stand": 2}),
+    "creature_charge": Stimulus("animal", {"run away": 6, "jump back": 1, "cower": 1}),
+    "vehicle": Stimulus("scene", {"run aside": 5, "dodge aside": 3, "roll": 2}),
     "explosion": Stimulus(
         "scene",
-        {"cower": 3, "fall": 3, "run away": 2, "jump back": 2, "step back": 1, "block": 2, "dizzy": 1, "roll": 1},
+        {"cower": 4, "fall": 3, "dizzy": 1, "roll": 1},
     ),
 }
 

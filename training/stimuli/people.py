@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training.stimuli.actor import Person, frame, unit
-from training.stimuli.catalogue import CC0, PAIRS, STIMULI, WAITING, Source, Stimulus
+from training.stimuli.catalogue import CC0, PAIRS, SIGNALS, STIMULI, WAITING, Source, Stimulus
 from training.stimuli.dataset import Motions, heading, joined_length, place, yaw_matrix
 from training.stimuli.reactions import available, part
 from training.stimuli.scene import FPS, Array, Library, Scene, at_times, picture_times
@@ -95,6 +95,34 @@ def wave_hand(joints: Array, rng: np.random.Generator) -> Array:
     return joints
 
 
+def talk_with_hands(joints: Array, rng: np.random.Generator) -> Array:
+    """Move the forearms before the chest and the face as people do who talk, sign or show something."""
+    count = len(joints)
+    chest = frame(joints[:, 16] - joints[:, 17], joints[:, 12] - joints[:, 3])  # (N, 3, 3)
+    lively = rng.uniform(0.3, 1.0)
+    for side in (0, 1) if rng.random() < 0.75 else (int(rng.random() < 0.8),):
+        turns = np.cumsum(rng.uniform(4, 14, count // 4 + 2)).astype(int)  # frames at which the hand arrives
+        base = np.array([0.15, rng.uniform(-0.1, 0.9), 0.7])
+        way = (1 if side else -1, 1, 1)
+        poses = [
+            (
+                unit(np.array([-0.25, -0.9, 0.3]) + rng.normal(0, 0.15, 3)) * way,
+                unit(base + lively * rng.normal(0, 0.45, 3) * (1.0, 1.0, 0.5)) * way,
+            )
+            for _ in turns
+        ]
+        frames = np.arange(count)
+        at = np.searchsorted(turns, frames).clip(1, len(turns) - 1)
+        share = np.clip((frames - turns[at - 1]) / (turns[at] - turns[at - 1]), 0, 1)
+        share = (share * share * (3 - 2 * share))[:, None]
+        aims = [np.array([p[k] for p in poses]) for k in (0, 1)]
+        upper, fore = (np.einsum("nij,nj->ni", chest, aim[at - 1] * (1 - share) + aim[at] * share) for aim in aims)
+        pause = 0.5 + 0.5 * np.sin(frames / rng.uniform(8, 25) + rng.uniform(0, 6.3))
+        weight = np.clip(rng.uniform(0.8, 1.5) - rng.uniform(0, 0.8) * pause, 0, 1)
+        joints = aim_arm(joints, side, upper, fore, weight)
+    return joints
+
+
 def lean(joints: Array, degrees: float) -> Array:
     """Bend the body above the hips forwards."""
     a = np.radians(degrees)
@@ -116,7 +144,7 @@ def person(
     lib: Library, scene: Scene, rng: np.random.Generator, joints: Array, speed: float = 1.0, mood: str = ""
 ) -> Array:
     """Add a person doing ``joints`` (in world place) to the scene; returns its hips at the pictures' times, (T, 3)."""
-    who = Person(lib.body, rng, child=rng.random() < 0.06, mood=mood)
+    who = Person(lib.body, rng, child=rng.random() < 0.06, mood=mood, wardrobe=lib.wardrobe)
     poses = at_times(joints, scene.times * speed)
     scene.meshes.append(who.pose(poses))
     return poses[:, 0]
@@ -172,16 +200,19 @@ def walk_up(lib: Library, scene: Scene, rng: np.random.Generator, stim: Stimulus
 def gesture(lib: Library, scene: Scene, rng: np.random.Generator, stim: Stimulus, split: str) -> Array:
     """Somebody stands before the reactor and waves, bows, cheers or talks."""
     m = lib.motions
-    source = pick(rng, available(m, stim.actions, split))
+    talks = lib.wardrobe is not None and "talk" in stim.reactions and "greet" not in stim.reactions
+    options = stim.actions + (WAITING + WAITING + SIGNALS if talks else ())
+    source = pick(rng, available(m, options, split))
     n = len(m.get(source.file, source.name))
     length = min(n, int(rng.integers(60, 110)))
     joints = play(m, [part(m, source, int(rng.integers(0, n - length + 1)), length)], scene)
     if source in WAITING:
-        joints = wave_hand(joints, rng)
+        joints = talk_with_hands(joints, rng) if talks else wave_hand(joints, rng)
     speed = rng.uniform(0.85, 1.25)
     scene.seconds = float(np.clip(length / FPS / speed, 1.6, 5.5))
     scene.times = picture_times(scene.seconds)
-    joints = stage(joints, 0, (rng.normal(0, 0.3), rng.uniform(1.2, 3.2)), np.pi + rng.normal(0, 0.25))
+    away = rng.uniform(0.7, 2.2) if talks else rng.uniform(1.2, 3.2)
+    joints = stage(joints, 0, (rng.normal(0, 0.3), away), np.pi + rng.normal(0, 0.25))
     scene.event = rng.uniform(0.2, 0.9)
     return person(
         lib,

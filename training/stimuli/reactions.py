@@ -70,14 +70,14 @@ def reaction(
 
 
 def reactions(
-    motions: Motions, split: str, stimulus: Stimulus, event: float, rng: np.random.Generator
+    motions: Motions, split: str, stimulus: Stimulus, event: float, rng: np.random.Generator, count: int = 4
 ) -> list[dict[str, Any]]:
-    """Up to four kinds of reaction that the split can show, the fitting ones more often."""
+    """So many reactions that the split can show, the fitting kinds more often."""
     kinds = {k: w for k, w in stimulus.reactions.items() if available(motions, REACTIONS[k], split)}
     if not kinds:
         return []
     names, weights = list(kinds), np.array(list(kinds.values()), float)
-    chosen = rng.choice(len(names), min(4, len(names)), replace=False, p=weights / weights.sum())
+    chosen = rng.choice(len(names), count, p=weights / weights.sum())
     out = []
     for i in chosen:
         sources = available(motions, REACTIONS[names[i]], split)

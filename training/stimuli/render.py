@@ -30,6 +30,7 @@ from training.stimuli.dataset import Motions
 from training.stimuli.scene import Library, Scene
 from training.stimuli.scenes import write
 from training.stimuli.shards import SHARD, missing_shards, split_of, write_shard
+from training.stimuli.wardrobe import Wardrobe
 
 # Classes whose people or things can stand before a photograph.
 BEFORE_PHOTOS = [name for name, s in STIMULI.items() if (s.broad == "human" and name != "salsa") or s.broad == "animal"]
@@ -240,9 +241,10 @@ def read_photos(folder: Path) -> dict[str, list[NDArray[np.float32]]]:
     return pools
 
 
-def script(lib: Library, seed: int, clip: int) -> tuple[str, str, Scene]:
+def script(lib: Library, seed: int, clip: int, only: tuple[str, ...] = ()) -> tuple[str, str, Scene]:
     """Class, split and scene of clip number ``clip``: classes take turns, but those the split has no recordings for."""
     split, names = split_of(clip), [name for name in STIMULI if not lib.photos or name in BEFORE_PHOTOS]
+    names = [name for name in names if not only or name in only]
     order = np.random.default_rng([seed, 7, clip // len(names)]).permutation(len(names))
     for shift in range(len(names)):
         cls = names[order[(clip + shift) % len(names)]]
@@ -252,9 +254,11 @@ def script(lib: Library, seed: int, clip: int) -> tuple[str, str, Scene]:
     raise RuntimeError(f"no class has recordings in the {split} split")
 
 
-def render_clip(lib: Library, seed: int, clip: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def render_clip(
+    lib: Library, seed: int, clip: int, only: tuple[str, ...] = ()
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Pictures (16, 224, 224, 3) and the record of one clip."""
-    cls, split, scene = script(lib, seed, clip)
+    cls, split, scene = script(lib, seed, clip, only)
     frames = draw(scene, seed=clip)
     record = {
         "id": clip,
@@ -283,6 +287,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=Path, help="photographs to stand behind people and creatures")
+    parser.add_argument("--wardrobe", type=Path, help="photographed skin, clothes and hair: see wardrobe.py")
+    parser.add_argument("--only", default="", help="these classes alone, separated by commas")
     parser.add_argument("--worker", default="0/1", help="this process takes every N-th shard: I/N")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -290,12 +296,15 @@ def main(arguments: list[str] | None = None) -> None:
     lib = load_library(args.data)
     if args.photos is not None:
         lib.photos = read_photos(args.photos)
+    if args.wardrobe is not None:
+        lib.wardrobe = Wardrobe(args.wardrobe)
+    only = tuple(name for name in args.only.split(",") if name)
     work = [r for r in missing_shards(args.out, args.clips) if (r.start // SHARD) % workers == worker]
     began, done, total = time.monotonic(), 0, sum(map(len, work))
     for clips in work:
         rendered = []
         for clip in clips:
-            rendered.append(render_clip(lib, args.seed, clip))
+            rendered.append(render_clip(lib, args.seed, clip, only))
             done += 1
             spent = time.monotonic() - began
             if done % 10 == 0:

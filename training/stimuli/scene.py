@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hero_core.video import sample_indices
 from training.stimuli.actor import Body, Mesh
 from training.stimuli.dataset import FRAMES, Motions
+from training.stimuli.wardrobe import Wardrobe
 
 Array = NDArray[Any]
 FPS = 20.0  # of the motions
@@ -51,6 +52,7 @@ class Library:
     motions: Motions
     body: Body
     creatures: dict[str, Mesh]
+    wardrobe: Wardrobe | None = None
     # Photographs to stand behind, by split; empty = modelled surroundings always.
     photos: dict[str, list[Array]] = field(default_factory=dict)
 

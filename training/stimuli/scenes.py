@@ -16,6 +16,8 @@ from training.stimuli.reactions import available, reactions
 from training.stimuli.scene import Array, Library, Scene, picture_times
 from training.stimuli.things import ball, box, color, creature, explosion, lone_ball, merge, throw, vehicle
 
+CLOSE = ("approach", "chat", "wave", "hand_out", "bow", "cheer", "pass_by")  # people who mean no harm
+
 
 def ground(rng: np.random.Generator, road: bool) -> Mesh:
     """A floor whose pattern lets one see motion: grass, asphalt, tiles, planks, carpet."""
@@ -188,6 +190,10 @@ def write(lib: Library, cls: str, split: str, rng: np.random.Generator) -> Scene
     scene.fov = rng.uniform(58, 88) if scene.aspect >= 1 else rng.uniform(45, 60)
     if cls == "salsa":
         scene.fov += 8
+    if lib.wardrobe is not None and cls.startswith(CLOSE) and rng.random() < 0.6:
+        # Films show people closer than eyes do: a longer lens, at breast or face.
+        scene.fov *= rng.uniform(0.45, 0.8)
+        scene.look = scene.look + (0, rng.uniform(0.05, 0.3), 0)
     scene.light = {
         "studio": str(
             rng.choice(
