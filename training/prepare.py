@@ -37,6 +37,7 @@ from training.stimuli.reactions import reactions
 NEARER = ("approach", "vehicle")
 BACKWARDS = 4  # one in so many of those clips is also there backwards
 CUT, WALKS_UP = ("push", "hand_out", "punch", "kick"), "approach_calmly"
+ABOUT = 0.3  # seconds between moments that count as the same
 SHORT = 3  # one in so many of these clips is also there without what happens at its end
 
 
@@ -64,6 +65,13 @@ def clips_of(stimuli: Stimuli, rng: np.random.Generator, redraw: int = 0) -> lis
             if found:
                 turned.append(record | {"cls": WALKS_UP, "reactions": found, "last": last})
     return records + turned
+
+
+def answered_alike(clip: dict[str, Any], classes: list[str]) -> int:
+    """A number that clips of one class share in which it happens at about the same moment; -1 for a true pair."""
+    if clip["cls"] in STIMULI and not STIMULI[clip["cls"]].reactions:
+        return -1
+    return classes.index(clip["cls"]) * 10 + min(int(clip["event"] / ABOUT), 9)
 
 
 def write_reactions(
@@ -194,6 +202,7 @@ def main() -> None:
             "local": torch.stack(local),
             "split": torch.tensor([SPLITS.index(clip["split"]) for _, clip in all_clips]),
             "mirrored": torch.tensor([0, 1]),
+            "alike": torch.tensor([answered_alike(clip, classes) for _, clip in all_clips]),
             **loop.load_weights(coded),
         },
         args.out / "pairs.safetensors",

@@ -34,6 +34,9 @@ class DataConfig:
     crop: bool = True  # a third of the samples lose a token, as in the official data set
     # Frame features times this, plus noise of this share of their spread: few clips must not be learned by heart.
     feature_noise: float = 0.0
+    # Share of the samples that get the reaction of another clip that is alike, where the pairs say which are: what is
+    # learned then is what such clips call for, not which recording happened to be put beside this one.
+    share_reactions: float = 0.0
     # Of the samples that lose their intention (cond_drop_prob), this share loses the frames in the memory as well.
     # The official program and guidance in the sampler keep the frames; so this only teaches to do without.
     drop_memory: float = 0.0
@@ -77,6 +80,8 @@ def main(argv: list[str]) -> int:
             f"config says clip_dim {model_cfg.clip_dim} and num_quantizers {model_cfg.num_quantizers}."
         )
     train, val = data.clips("train"), data.clips("test" if data_cfg.select_on_test else "val")
+    if data_cfg.share_reactions and data.alike is None:
+        raise HeroError(f"'{args['pairs']}' does not say which clips are alike; leave out share_reactions.")
     if not len(train) or not len(val):
         raise HeroError(f"'{args['pairs']}' has no clips with reactions to train and validate on.")
     if data_cfg.select_on_test:
@@ -123,7 +128,7 @@ def main(argv: list[str]) -> int:
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if frozen is None:
             pick = torch.randint(len(train), (data_cfg.batch,), generator=generator)
-            batch = data.batch(train[pick], generator, data_cfg.crop)
+            batch = data.batch(train[pick], generator, data_cfg.crop, data_cfg.share_reactions)
         else:
             batch = frozen.next()
         if data_cfg.feature_noise:

@@ -151,6 +151,24 @@ def test_a_mirrored_view_goes_with_the_mirrored_reaction(tmp_path: Path) -> None
     torch.testing.assert_close(pooled, local.mean(1))
 
 
+def test_clips_that_are_alike_share_their_reactions(tmp_path: Path) -> None:
+    found = some_pairs(tmp_path / "p.safetensors")
+    kinds = torch.arange(24) % 3
+    kinds[5] = -1  # like no other
+    loop.save_weights(
+        loop.load_weights(found) | {"alike": kinds, "ids": torch.arange(24)[:, None, None].repeat(1, 50, 3)}, found
+    )
+    data = pairs.load(found)
+    assert data.shared[5].tolist() == [5]
+    assert data.shared[0].tolist() == data.shared[3].tolist() == [0, 3, 6, 9, 12, 15]  # those of the training split
+    assert data.shared[18].tolist() == [18, 21]
+    generator = torch.Generator().manual_seed(0)
+    own = data.batch(torch.zeros(64, dtype=torch.long), generator, crop=False)[2][:, 0, 0]
+    shared = data.batch(torch.zeros(64, dtype=torch.long), generator, crop=False, share=1.0)[2][:, 0, 0]
+    assert own.unique().tolist() == [0] or set(own.unique().tolist()) <= {0, 8}
+    assert len(shared.unique()) >= 6
+
+
 def test_cropping_drops_one_token_at_an_end(tmp_path: Path) -> None:
     data = pairs.load(some_pairs(tmp_path / "p.safetensors"))
     _, _, ids, lengths = data.batch(data.clips("train").repeat(20), torch.Generator().manual_seed(0))
