@@ -29,7 +29,9 @@ class Rig:
     use_local_location   (B,) the location channel has the bone's own axes, not those of its parent
     connected            (B,) the bone is glued to its parent's tail, its location channel does nothing
     inherit_rotation     (B,) the bone turns with its parent
-    driven               (B,) a constraint or a driver sets the bone: keys on it would be lost or fought over
+    owned                (B,) a constraint or a driver sets the bone: keys on it would be lost or fought over
+    limits               (B, 3, 2) lowest and highest Euler angle about the bone's x, y, z (order XYZ, its own axes,
+                         relative to rest) in radians, -inf and inf where it is free; None where nothing was read
     """
 
     name: str
@@ -42,6 +44,7 @@ class Rig:
     connected: Array
     inherit_rotation: Array
     owned: Array
+    limits: Array | None = None
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -99,6 +102,7 @@ class BoneKeys:
     scale       leg length of the rig over that of the motion, scene units over metres
     joints      HumanML3D joint -> bone whose head shows it, or None
     skipped     mapped bones left alone because a constraint or driver owns them
+    travel      (N, 3) how far the armature object moves from where it stands, in scene units, Y up; None where it stays
     """
 
     rotations: dict[str, Array]
@@ -108,6 +112,7 @@ class BoneKeys:
     still: tuple[str, ...] = ()
     settings: dict[tuple[str, str], float] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    travel: Array | None = None
 
     @property
     def poses(self) -> int:
