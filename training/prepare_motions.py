@@ -56,6 +56,7 @@ def main() -> None:
     clips = len(paired.split)
     generator = torch.Generator().manual_seed(args.seed)
     owner = clips + torch.randperm(len(long_enough), generator=generator) % empty
+    alike = {} if paired.alike is None else {"alike": torch.cat((paired.alike, torch.full((empty,), -1)))}
     loop.save_weights(
         {
             "local": torch.cat((paired.local, paired.local.new_zeros(empty, *paired.local.shape[1:]))),
