@@ -65,11 +65,7 @@ def main() -> None:
             "ids_mirrored": torch.cat((paired.ids_mirrored, torch.stack([turned[i] for i in long_enough]))),
             "clip": torch.cat((paired.clip, owner)),
             "mirrored": paired.mirrored,
-            **(
-                {}
-                if paired.alike is None
-                else {"alike": torch.cat((paired.alike, -torch.ones(empty, dtype=torch.int64)))}
-            ),
+            **alike,
         },
         args.out,
     )
