@@ -16,7 +16,8 @@ import numpy as np
 
 from .errors import HeroError
 from .motion import FPS, JOINTS, Array
-from .retarget.mapping import map_bones, plain
+from .retarget.mapping import map_bones
+from .retarget.names import plain
 from .retarget.rig import Rig
 from .retarget.rotations import across, unit
 
