@@ -12,10 +12,12 @@ from typing import Any
 import bpy
 import numpy as np
 import numpy.typing as npt
+from mathutils import Euler, Matrix, Quaternion, Vector
 
 from hero_core.errors import HeroError
 from hero_core.retarget import BoneKeys, Rig
-from hero_core.retarget.rotations import EULER_ORDERS, to_axis_angle, to_euler
+from hero_core.retarget.options import Options
+from hero_core.retarget.reduce import Curves, every_pose, few_keys, rotation_channel
 
 from . import compat
 
@@ -29,7 +31,7 @@ _OWNERS = {
     "COPY_ROTATION", "COPY_TRANSFORMS", "DAMPED_TRACK", "LOCKED_TRACK", "TRACK_TO", "STRETCH_TO", "IK", "SPLINE_IK",
     "ARMATURE", "TRANSFORM", "ACTION", "PIVOT",
 }  # fmt: skip
-_BEZIER, _AUTO_CLAMPED = 2, 4  # values of the enums as ``foreach_set`` takes them
+_BEZIER, _ALIGNED, _AUTO_CLAMPED = 2, 3, 4  # values of the enums as ``foreach_set`` takes them
 
 
 def check_writable(obj: bpy.types.Object | None) -> bpy.types.Object:
@@ -48,10 +50,12 @@ def check_writable(obj: bpy.types.Object | None) -> bpy.types.Object:
     return obj
 
 
-def read_rig(obj: bpy.types.Object) -> Rig:
+def read_rig(obj: bpy.types.Object, frame: float | None = None) -> Rig:
     """Rest data of an armature object as it stands in its scene now; nothing is changed.
 
-    Raises HeroError where the object cannot take an Action, or has no bones or a scale that is zero or negative.
+    With ``frame`` an object that its own Action moves is taken where it stands at that frame, not where the scene
+    happens to be: the same motion then gives the same keys whenever it is put on. Raises HeroError where the object
+    cannot take an Action, or has no bones or a scale that is zero or negative.
     """
     check_writable(obj)
     bones = _parents_first(obj.data.bones)
@@ -62,11 +66,12 @@ def read_rig(obj: bpy.types.Object) -> Rig:
         parents=np.array([rows[bone.parent.name] if bone.parent else -1 for bone in bones], np.int64),
         rest=np.array([bone.matrix_local for bone in bones], np.float64).reshape(-1, 4, 4),
         tails=np.array([bone.tail_local for bone in bones], np.float64).reshape(-1, 3),
-        to_world=_Y_UP @ np.array(obj.matrix_world, np.float64),
+        to_world=_Y_UP @ np.array(_stand(obj, frame), np.float64),
         use_local_location=np.array([bone.use_local_location for bone in bones], bool),
         connected=np.array([bone.use_connect for bone in bones], bool),
         inherit_rotation=np.array([bone.use_inherit_rotation for bone in bones], bool),
         owned=np.isin(list(rows), sorted(_owned(obj))),
+        limits=_limits(obj, list(rows)),
     )
 
 
@@ -98,42 +103,110 @@ def _owned(obj: bpy.types.Object) -> set[str]:
     return owned
 
 
-def write_action(
-    obj: bpy.types.Object, keys: BoneKeys, name: str, first_frame: float, frames_per_pose: float
-) -> bpy.types.Action:
-    """A new Action with all keys, made the active one of the armature, slot bound. Its name is ``name`` or follows it.
+def _limits(obj: bpy.types.Object, names: list[str]) -> Array | None:
+    """(B, 3, 2) radians from Limit Rotation constraints, or else from the IK limits; None where there are none."""
+    limits = np.tile([-np.inf, np.inf], (len(names), 3, 1))
+    for row, name in enumerate(names):
+        bone = obj.pose.bones[name]
+        for axis, letter in enumerate("xyz"):
+            if getattr(bone, f"use_ik_limit_{letter}"):
+                limits[row, axis] = getattr(bone, f"ik_min_{letter}"), getattr(bone, f"ik_max_{letter}")
+        for each in bone.constraints:
+            if each.type == "LIMIT_ROTATION" and not each.mute and each.influence > 0 and each.owner_space == "LOCAL":
+                for axis, letter in enumerate("xyz"):
+                    if getattr(each, f"use_limit_{letter}"):
+                        limits[row, axis] = getattr(each, f"min_{letter}"), getattr(each, f"max_{letter}")
+    return limits if np.isfinite(limits).any() else None
 
-    The poses stand at first_frame + i * frames_per_pose, in the rotation mode that each bone has. Bones that the
-    Action before has moved and that this one leaves alone go back to rest. Raises HeroError, with nothing written,
-    where the object cannot take an Action.
+
+def _stand(obj: bpy.types.Object, frame: float | None) -> Matrix:
+    """The object's matrix_world, with its own channels as its Action has them at ``frame``."""
+    channels = _object_channels(obj, frame)
+    if not channels:
+        return obj.matrix_world
+    had = {channel: tuple(getattr(obj, channel)) for channel in _PLACE}
+    place = {**had, **channels}
+    if obj.rotation_mode == "QUATERNION":
+        rotation = Quaternion(place["rotation_quaternion"]).normalized()
+    elif obj.rotation_mode == "AXIS_ANGLE":
+        rotation = Quaternion(place["rotation_axis_angle"][1:], place["rotation_axis_angle"][0])
+    else:
+        rotation = Euler(place["rotation_euler"], obj.rotation_mode).to_quaternion()
+    then = Matrix.LocRotScale(Vector(place["location"]), rotation, Vector(place["scale"]))
+    return obj.matrix_world @ obj.matrix_basis.inverted_safe() @ then
+
+
+_PLACE = ("location", "rotation_euler", "rotation_quaternion", "rotation_axis_angle", "scale")
+
+
+def _object_channels(obj: bpy.types.Object, frame: float | None) -> dict[str, tuple[float, ...]]:
+    """Channels of the object itself that its Action moves, as they are at ``frame``."""
+    data = obj.animation_data
+    if frame is None or data is None or data.action is None:
+        return {}
+    found: dict[str, list[float]] = {}
+    for curve in compat.fcurves_of(data.action, obj):
+        if curve.data_path in _PLACE:
+            values = found.setdefault(curve.data_path, list(getattr(obj, curve.data_path)))
+            values[curve.array_index] = curve.evaluate(frame)
+    return {channel: tuple(values) for channel, values in found.items()}
+
+
+def curves_of(obj: bpy.types.Object, rig: Rig, keys: BoneKeys, frames: Array, options: Options) -> dict[str, Curves]:
+    """What is to be written for each bone, in the rotation mode that it has: few keys, or one for each pose."""
+    modes = {name: obj.pose.bones[name].rotation_mode for name in (*keys.rotations, *keys.locations)}
+    if options.reduce:
+        return few_keys(keys, rig, modes, frames, options)
+    return every_pose(keys, modes, frames)
+
+
+def write_action(
+    obj: bpy.types.Object, keys: BoneKeys, name: str, frames: Array, curves: dict[str, Curves]
+) -> bpy.types.Action:
+    """A new Action, made the active one of the armature, slot bound. Its name is ``name`` or follows it.
+
+    frames   (N,) where the poses of ``keys`` stand
+    curves   of ``curves_of``
+    Bones that the Action before has moved and that this one leaves alone go back to rest; the object goes back to where
+    that had it at the first frame. Raises HeroError, with nothing written, where the object cannot take an Action.
     """
     check_writable(obj)
     bones = obj.pose.bones
-    frames = first_frame + frames_per_pose * np.arange(keys.poses)
+    former = _object_channels(obj, float(frames[0]))
     action, place = compat.new_action(name, obj)
     try:
-        for bone_name, quaternions in keys.rotations.items():
-            channel, values = _rotation_channel(bones[bone_name].rotation_mode, quaternions)
-            _write_curves(place, bones[bone_name].path_from_id(channel), bone_name, frames, values)
-        for bone_name, values in keys.locations.items():
-            _write_curves(place, bones[bone_name].path_from_id("location"), bone_name, frames, values)
+        for bone_name, curve in curves.items():
+            for channel, values in curve.channels.items():
+                slopes = curve.slopes[channel] if curve.slopes is not None else None
+                _write_curves(place, bones[bone_name].path_from_id(channel), bone_name, curve.frames, values, slopes)
         for bone_name in keys.still:
             bone = bones[bone_name]
             if not np.allclose(np.array(bone.matrix_basis), np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
-                channel, values = _rotation_channel(bone.rotation_mode, np.array([[1.0, 0.0, 0.0, 0.0]]))
+                channel, values = rotation_channel(bone.rotation_mode, np.array([[1.0, 0.0, 0.0, 0.0]]))
                 _write_curves(place, bone.path_from_id(channel), bone_name, frames[:1], values)
                 _write_curves(place, bone.path_from_id("location"), bone_name, frames[:1], np.zeros((1, 3)))
         for (bone_name, setting), value in keys.settings.items():
             path = bones[bone_name].path_from_id() + (setting if setting.startswith("[") else f".{setting}")
             _write_curves(place, path, bone_name, frames[:1], np.array([[value]]))
+        if keys.travel is not None:
+            _write_curves(place, "location", "Object Transforms", frames, _object_path(obj, keys.travel, former))
     except BaseException:
         bpy.data.actions.remove(action)
         raise
     keyed = {*keys.rotations, *keys.locations, *keys.still}
     for bone_name in _moved_by(obj, None) - keyed:
         bones[bone_name].matrix_basis.identity()
+    for channel, stood in former.items():
+        setattr(obj, channel, stood)
     compat.assign_action(obj, action)
     return action
+
+
+def _object_path(obj: bpy.types.Object, travel: Array, former: dict[str, tuple[float, ...]]) -> Array:
+    """(N, 3) the object's location channel for a way of (N, 3) through the world, Y up."""
+    above = np.array(obj.matrix_world @ obj.matrix_basis.inverted_safe(), np.float64)[:3, :3]
+    start = np.array(former.get("location") or obj.location[:], np.float64)
+    return start + (travel @ _Y_UP[:3, :3]) @ np.linalg.inv(above).T
 
 
 def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:
@@ -148,28 +221,31 @@ def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:
     return found if among is None else found & among
 
 
-def _rotation_channel(mode: str, quaternions: Array) -> tuple[str, Array]:
-    """Name of the channel of a rotation mode and (N, 3 or 4) values."""
-    if mode in EULER_ORDERS:
-        return "rotation_euler", to_euler(quaternions, mode)
-    if mode == "AXIS_ANGLE":
-        return "rotation_axis_angle", to_axis_angle(quaternions)
-    return "rotation_quaternion", quaternions
+def _write_curves(place: Any, path: str, group: str, frames: Array, values: Array, slopes: Array | None = None) -> None:
+    """One curve for each column of (K, C) values, all keys at once: keyframe_insert is 20 times slower.
 
-
-def _write_curves(place: Any, path: str, group: str, frames: Array, values: Array) -> None:
-    """One curve for each column of (N, C) values, all keys at once: keyframe_insert is 20 times slower."""
+    With (K, C) ``slopes`` handles are aligned along them and reach over a third of the way to the next key, so that
+    Blender's curve is the cubic that they say.
+    """
     count = len(frames)
+    automatic = slopes is None or count < 2
     kinds = np.full(count, _BEZIER, np.int32)
-    handles = np.full(count, _AUTO_CLAMPED, np.int32)
+    handles = np.full(count, _AUTO_CLAMPED if automatic else _ALIGNED, np.int32)
     points = np.empty((count, 2), np.float32)
     points[:, 0] = frames
+    gaps = np.diff(frames) / 3 if count > 1 else np.ones(1)
+    left, right = np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:])
     for index in range(values.shape[1]):
         points[:, 1] = values[:, index]
         curve = compat.new_fcurve(place, path, index, group)
-        curve.keyframe_points.add(count)
-        curve.keyframe_points.foreach_set("co", points.ravel())
-        curve.keyframe_points.foreach_set("interpolation", kinds)
-        curve.keyframe_points.foreach_set("handle_left_type", handles)
-        curve.keyframe_points.foreach_set("handle_right_type", handles)
+        keys = curve.keyframe_points
+        keys.add(count)
+        keys.foreach_set("co", points.ravel())
+        keys.foreach_set("interpolation", kinds)
+        keys.foreach_set("handle_left_type", handles)
+        keys.foreach_set("handle_right_type", handles)
+        if slopes is not None and not automatic:
+            for side, reach in (("left", -left), ("right", right)):
+                ends = np.stack([frames + reach, values[:, index] + slopes[:, index] * reach], -1)
+                keys.foreach_set(f"handle_{side}", ends.astype(np.float32).ravel())
         curve.update()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import bpy
@@ -163,3 +164,19 @@ def fcurves_of(action: bpy.types.Action | None, owner: bpy.types.ID) -> list[bpy
         return []
     bags = (strip.channelbag(slot) for layer in action.layers for strip in layer.strips)
     return [curve for bag in bags if bag is not None for curve in bag.fcurves]
+
+
+def push_down(owner: bpy.types.ID, action: bpy.types.Action, slot: Any | None, name: str) -> bpy.types.NlaStrip:
+    """A strip of the action on a new NLA track above the others; outside of its keys it does nothing."""
+    data = owner.animation_data or owner.animation_data_create()
+    track = data.nla_tracks.new()
+    track.name = name
+    first, last = action.frame_range
+    strip = track.strips.new(name, math.floor(first + 1e-4), action)
+    if hasattr(strip, "action_slot"):
+        strip.action_slot = slot or next(iter(strip.action_suitable_slots), None)
+    strip.name = name  # 4.3 to 4.4 call it after the action
+    strip.action_frame_start, strip.action_frame_end = first, last
+    strip.frame_start, strip.frame_end = first, max(last, first + 1)
+    strip.extrapolation = "NOTHING"
+    return strip

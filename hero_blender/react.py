@@ -10,9 +10,10 @@ written or nothing is.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import hero_core
 from hero_core.errors import Cancelled, HeroError
 from hero_core.motion import FPS, Motion
+from hero_core.retarget.options import Options
 from hero_core.video import VideoClip
 
 from . import compat, rigfile, torch_folder
@@ -44,6 +46,7 @@ class Settings:
     model_length  True = the model chooses a length for each take instead; not every model can
     model         folder of weights; None = those that ship
     torch         folder that holds PyTorch, if Blender's Python does not
+    fit           how the motion is put on the rig
     """
 
     takes: int = 1
@@ -54,6 +57,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     torch: str = ""
+    fit: Options = field(default_factory=Options)
 
 
 class _Kept:
@@ -103,35 +107,87 @@ def think(frames: Array, seconds: float, settings: Settings, on_progress: Progre
 
 
 def write_takes(
-    armature: bpy.types.Object, motion: Motion, clip: str, first_frame: int, scene: bpy.types.Scene
+    armature: bpy.types.Object,
+    motion: Motion,
+    clip: str,
+    first_frame: int,
+    scene: bpy.types.Scene,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """One Action for each take, the first of them assigned; returns the report of the first with a list of all.
 
-    Frames are those of ``scene``. Raises HeroError; the armature has its former action then, and no new one is left.
+    Frames are those of ``scene``. What becomes of the former Action is the choice of ``options.action``. Raises
+    HeroError; the armature has its former action then, and no new one is left.
     """
+    options = options or Options()
     before = {action.name for action in bpy.data.actions}
-    former, pose = compat.assigned_action(armature), _pose(armature)
+    former, pose, place = compat.assigned_action(armature), _pose(armature), armature.matrix_basis.copy()
     reports: list[dict[str, Any]] = []
+    tracks = [track.name for track in armature.animation_data.nla_tracks] if armature.animation_data else []
     try:
         for take in range(len(motion.lengths)):
             name = f"{clip[:32]} take {take + 1} seed {motion.seed + take}"
             reports.append(
-                rigfile.retarget_motion(armature, motion, take, first_frame=first_frame, name=name, scene=scene)
+                rigfile.retarget_motion(
+                    armature, motion, take, first_frame=first_frame, name=name, scene=scene, options=options
+                )
             )
         if len(reports) > 1:
             compat.assign_action(armature, bpy.data.actions[reports[0]["action"]])
+        actions = [bpy.data.actions[report["action"]] for report in reports]
+        _place(armature, former, actions, options)
     except BaseException:
+        if armature.animation_data:
+            for track in [each for each in armature.animation_data.nla_tracks if each.name not in tracks]:
+                armature.animation_data.nla_tracks.remove(track)
         compat.assign_action(armature, *former)
         _put_back(armature, pose)
+        armature.matrix_basis = place
         for action in [action for action in bpy.data.actions if action.name not in before]:
             bpy.data.actions.remove(action)
         raise
     takes = []
-    for number, report in enumerate(reports):
-        bpy.data.actions[report["action"]].use_fake_user = True  # a take that is not assigned must outlive saving
-        length = int(motion.lengths[number])
-        takes.append({"action": report["action"], "seed": motion.seed + number, "frames": length})
-    return {**reports[0], "clip": clip, "takes": takes}
+    for number, action in enumerate(actions):
+        takes.append({"action": action.name, "seed": motion.seed + number, "frames": int(motion.lengths[number])})
+    return {**reports[0], "action": actions[0].name, "clip": clip, "takes": takes}
+
+
+def _place(
+    armature: bpy.types.Object,
+    former: tuple[bpy.types.Action | None, Any],
+    actions: list[bpy.types.Action],
+    options: Options,
+) -> None:
+    """Keep, remove or layer what was there before, and put the new takes into the NLA where that is asked for."""
+    for action in actions:
+        action.use_fake_user = True  # a take that is not assigned must outlive saving
+    old = former[0]
+    data = armature.animation_data
+    data.action_blend_type, data.action_extrapolation = "REPLACE", "HOLD"
+    if old is not None and options.action in {"layer", "nla"}:
+        compat.push_down(armature, old, former[1], old.name)
+    if old is not None and options.action == "keep":
+        old.use_fake_user = True
+    if options.action == "layer":
+        data.action_extrapolation = "NOTHING"
+    if options.action == "nla":
+        compat.assign_action(armature, None)
+        for action in actions[::-1]:  # the first take on top; the others wait, muted
+            strip = compat.push_down(armature, action, None, action.name)
+            strip.mute = action is not actions[0]
+    if old is not None and options.action == "replace":
+        _replace(old, actions)
+
+
+def _replace(old: bpy.types.Action, actions: list[bpy.types.Action]) -> None:
+    """Remove an Action that nothing else uses; a take that had to step aside for its name gets it."""
+    if old.users - old.use_fake_user > 0 or old.library is not None:
+        return
+    name = old.name
+    bpy.data.actions.remove(old)
+    for action in actions:
+        if re.fullmatch(re.escape(name) + r"\.\d{3,}", action.name):
+            action.name = name
 
 
 _CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
@@ -181,7 +237,7 @@ def react_strip(
     watched = time.perf_counter()
     motion = think(clip.frames, clip.seconds, settings, on_progress)
     thought = time.perf_counter()
-    return _write(armature, motion, clip.name, clip.start, scene, watched - start, thought - watched)
+    return _write(armature, motion, clip.name, clip.start, scene, settings.fit, watched - start, thought - watched)
 
 
 def react_video(
@@ -197,7 +253,7 @@ def react_video(
     armature = check(armature, settings)
     start = time.perf_counter()
     motion = think(clip.frames, clip.duration, settings, on_progress)
-    return _write(armature, motion, name, first_frame, scene, 0.0, time.perf_counter() - start)
+    return _write(armature, motion, name, first_frame, scene, settings.fit, 0.0, time.perf_counter() - start)
 
 
 def _write(
@@ -206,11 +262,12 @@ def _write(
     clip: str,
     first_frame: int,
     scene: bpy.types.Scene,
+    fit: Options,
     watch: float,
     think: float,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    report = write_takes(armature, motion, clip, first_frame, scene)
+    report = write_takes(armature, motion, clip, first_frame, scene, fit)
     stages = {"watch": watch, "think": think, "write": time.perf_counter() - start}
     return {**report, "seconds": {**report["seconds"], **stages}}
 
@@ -269,7 +326,8 @@ class Reaction:
             gone = self._scene if scene is None else self._armature
             raise HeroError(f"'{gone}' was deleted or renamed meanwhile; nothing was changed.")
         clip, thought = self._reading, time.perf_counter() - self._began
-        self.report = _write(armature, motion, clip.name, clip.start, scene, self._watch, thought)
+        fit = self._settings.fit
+        self.report = _write(armature, motion, clip.name, clip.start, scene, fit, self._watch, thought)
 
     def cancel(self) -> None:
         """Ask it to stop; a later ``step`` raises Cancelled."""

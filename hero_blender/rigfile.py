@@ -9,12 +9,16 @@ from typing import Any
 
 import addon_utils
 import bpy
+import numpy as np
+import numpy.typing as npt
 
 from hero_core import retarget
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
+from hero_core.retarget.options import Options
+from hero_core.retarget.vrm import read_vrm
 
-from . import armature, rigify
+from . import armature, bone_map, rigify
 
 RIG_SUFFIXES = (".blend", ".glb", ".gltf", ".vrm", ".fbx", ".bvh")
 
@@ -60,6 +64,8 @@ def _import(path: Path) -> None:
             obj.animation_data_clear()
             for bone in obj.pose.bones:
                 bone.matrix_basis.identity()
+        if obj.type == "ARMATURE" and path.suffix.lower() in {".vrm", ".glb", ".gltf"}:
+            bone_map.remember_file_map(obj, read_vrm(path))
     bpy.context.view_layer.update()
 
 
@@ -90,7 +96,7 @@ def check_armature(obj: bpy.types.Object | None) -> None:
 
 
 def _map(obj: bpy.types.Object, rig: retarget.Rig) -> retarget.BoneMap:
-    return retarget.map_bones(rigify.skeleton(rig) if rigify.is_control_rig(obj) else rig)
+    return bone_map.find(obj, rig)
 
 
 def retarget_motion(
@@ -101,6 +107,7 @@ def retarget_motion(
     first_frame: float = 1,
     name: str = "HERO reaction",
     scene: bpy.types.Scene | None = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Put one take on an armature as a new Action, assigned and bound; returns the report.
 
@@ -108,18 +115,22 @@ def retarget_motion(
     where it is not given). Raises HeroError with nothing written.
     """
     started = time.perf_counter()
-    scene = scene or bpy.context.scene
+    scene, options = scene or bpy.context.scene, options or Options()
     bpy.context.view_layer.update()  # matrix_world of an object just moved or imported
-    rig = armature.read_rig(obj)
+    rig = armature.read_rig(obj, first_frame)
     read = time.perf_counter()
     joints = motion.take(take)
+    bones = _map(obj, rig)
     if rigify.is_control_rig(obj):
-        keys = rigify.solve(obj, rig, joints)
+        keys = rigify.solve(obj, rig, joints, bones)
     else:
-        keys = retarget.solve(joints, rig, retarget.map_bones(rig))
+        keys = retarget.solve(joints, rig, bones)
     solved = time.perf_counter()
     frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps
-    action = armature.write_action(obj, keys, name, first_frame, frames_per_pose)
+    frames = first_frame + frames_per_pose * np.arange(keys.poses)
+    curves = armature.curves_of(obj, rig, keys, frames, options)
+    reduced = time.perf_counter()
+    action = armature.write_action(obj, keys, name, frames, curves)
     written = time.perf_counter()
     return {
         "armature": obj.name,
@@ -128,6 +139,23 @@ def retarget_motion(
         "frames_per_pose": frames_per_pose,
         "scale": keys.scale,
         "map": keys.joints,
+        "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
         "skipped": list(keys.skipped),
-        "seconds": {"read_rig": read - started, "solve": solved - read, "write_keys": written - solved},
+        "keys": {
+            "poses": sum(keys.poses * values.shape[1] for each in curves.values() for values in each.channels.values()),
+            "written": sum(values.size for each in curves.values() for values in each.channels.values()),
+        },
+        "seconds": {
+            "read_rig": read - started,
+            "solve": solved - read,
+            "reduce_keys": reduced - solved,
+            "write_keys": written - reduced,
+        },
     }
+
+
+def contacts_of(motion: Motion, take: int) -> npt.NDArray[Any] | None:
+    """(N, 4) how sure the model is that left ankle, left foot, right ankle and right foot touch the floor, 0..1."""
+    if motion.features is None:
+        return None
+    return np.clip(motion.features[take, : motion.lengths[take], -4:], 0.0, 1.0)

@@ -23,6 +23,9 @@ class Options:
     reduce        keys that are not needed are left out; else every pose is keyed
     degrees       how far a bone may turn away by that
     millimetres   how far a hand, foot or the head may move away by that, for a character of 1.7 m
+    action        what becomes of the Action that the armature has: it is kept beside the new one ("keep"), removed if
+                  nothing else uses it ("replace"), goes below the new one as an NLA strip ("layer"), or the same with
+                  the new one as a strip, too ("nla")
     """
 
     preserve: float = 0.0
@@ -35,6 +38,7 @@ class Options:
     reduce: bool = True
     degrees: float = 0.5
     millimetres: float = 5.0
+    action: Literal["keep", "replace", "layer", "nla"] = "keep"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.preserve <= 1.0:

@@ -27,6 +27,7 @@ from skeletons import MIXAMO, rest_points, tails_of, walk
 from hero_blender import armature, rigfile
 from hero_core.motion import JOINTS, PARENTS, Motion
 from hero_core.retarget import BoneKeys, map_bones, solve
+from hero_core.retarget.options import Options
 
 from .bench_model import interleaved, report
 
@@ -141,8 +142,10 @@ def main() -> None:
     fit = interleaved({"plain": lambda: plain_fit(joints, offsets), "ours": lambda: solve(joints, rig, bones)}, 3)
     report("solve", fit, {})
 
+    frames, every = 1 + 1.2 * np.arange(FRAMES), Options(reduce=False)
+
     def write() -> None:
-        armature.write_action(obj, keys, "take", 1, 1.2)
+        armature.write_action(obj, keys, "take", frames, armature.curves_of(obj, rig, keys, frames, every))
         clear()
 
     writing = interleaved({"plain": lambda: plain_write(obj, keys), "ours": write}, 3)

@@ -133,7 +133,7 @@ def test_the_model_chooses_the_lengths(
     lengths = [take["frames"] for take in report["takes"]]
     assert max(lengths) > 60 and lengths[0] < max(lengths)  # the clip has 60; the first take is not the longest
     bpy.ops.wm.open_mainfile(filepath=str(out))
-    assert bpy.context.scene.frame_end == round(1 + (max(lengths) - 1) * 30 / 20)
+    assert bpy.context.scene.frame_end == np.ceil(1 + (max(lengths) - 1) * 30 / 20)
 
 
 def test_react_in_the_opened_file_watches_its_strip(rig_file: Path, movie: Path, model: str) -> None:
@@ -154,7 +154,7 @@ def test_retarget_a_motion_and_bare_joints(rig_file: Path, out: Path, tmp_path: 
     bpy.ops.wm.open_mainfile(filepath=str(out))
     action, _ = compat.assigned_action(bpy.data.objects["knight"])
     assert action.name.startswith("sway take 1")
-    assert action.frame_range[1] == pytest.approx(1 + 39 * 24 / 20)
+    assert action.frame_range[1] == np.ceil(1 + 39 * 24 / 20)
 
 
 def test_existing_output_is_replaced_or_kept_whole(rig_file: Path, out: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from skeletons import J, walk
 
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
+from hero_core.retarget.options import Options
 from hero_core.retarget.rotations import unit
 
 bpy = pytest.importorskip("bpy")
@@ -20,6 +21,7 @@ bpy = pytest.importorskip("bpy")
 from hero_blender import compat, rigfile, rigify  # noqa: E402
 
 Array = npt.NDArray[Any]
+EXACT = Options(pin_feet=False, smooth=False, reduce=False)
 DEFORM = {
     "shoulder": "DEF-upper_arm", "elbow": "DEF-forearm", "wrist": "DEF-hand", "hip": "DEF-thigh", "knee": "DEF-shin",
     "ankle": "DEF-foot",
@@ -55,7 +57,7 @@ def played(obj: Any, report: dict[str, Any], poses: range, bones: set[str]) -> d
 def check(obj: Any, joints: Array, step: int = 7) -> dict[str, Any]:
     """Retarget, play, measure the deforming bones against the motion."""
     joints = np.asarray(joints, float)
-    report = rigfile.retarget_motion(obj, motion_of(joints))
+    report = rigfile.retarget_motion(obj, motion_of(joints), options=EXACT)
     deform = {f"{s}_{j}": f"{bone}.{s[0].upper()}" for s in ("left", "right") for j, bone in DEFORM.items()}
     poses = range(0, len(joints), step)
     bones = {*deform.values(), *filter(None, report["map"].values())}
@@ -108,7 +110,7 @@ def test_the_full_human_with_its_face(blend: Any) -> None:
 
 def test_scaled_and_turned(human: Any) -> None:
     human.scale, human.rotation_euler, human.location = (0.5, 0.5, 0.5), (0, 0, 1.0), (4, 5, 0)
-    report = rigfile.retarget_motion(human, motion_of(walk(10)))
+    report = rigfile.retarget_motion(human, motion_of(walk(10)), options=EXACT)
     points = played(human, report, range(0, 10, 3), {"DEF-thigh.L", "DEF-shin.L"})
     got = unit(points["DEF-shin.L"] - points["DEF-thigh.L"])
     want = unit((walk(10)[:, J["left_knee"]] - walk(10)[:, J["left_hip"]])[::3])
@@ -117,7 +119,7 @@ def test_scaled_and_turned(human: Any) -> None:
 
 def test_knees_and_elbows_bend_to_their_side(human: Any) -> None:
     joints = walk(40)
-    report = rigfile.retarget_motion(human, motion_of(joints))
+    report = rigfile.retarget_motion(human, motion_of(joints), options=EXACT)
     names = {
         f"DEF-{part}.{side}" for part in ("thigh", "shin", "foot", "upper_arm", "forearm", "hand") for side in "LR"
     }
@@ -130,7 +132,7 @@ def test_knees_and_elbows_bend_to_their_side(human: Any) -> None:
 
 
 def test_limbs_keep_their_length(human: Any) -> None:
-    report = rigfile.retarget_motion(human, motion_of(walk(20)))
+    report = rigfile.retarget_motion(human, motion_of(walk(20)), options=EXACT)
     points = played(human, report, range(0, 20, 5), {"DEF-thigh.L", "DEF-shin.L", "DEF-forearm.R", "DEF-hand.R"})
     bones = human.data.bones
     for a, b in (("DEF-thigh.L", "DEF-shin.L"), ("DEF-forearm.R", "DEF-hand.R")):
@@ -159,7 +161,7 @@ def test_the_metarig_itself_takes_the_motion(blend: Any) -> None:
     meta = bpy.context.object
     assert not rigify.is_control_rig(meta)
     joints = walk(20)
-    report = rigfile.retarget_motion(meta, motion_of(joints))
+    report = rigfile.retarget_motion(meta, motion_of(joints), options=EXACT)
     assert all(report["map"].values())
     points = played(meta, report, range(0, 20, 4), {"thigh.L", "shin.L"})
     got, want = unit(points["shin.L"] - points["thigh.L"]), unit((joints[:, 4] - joints[:, 1])[::4])
