@@ -49,6 +49,8 @@ class Rig:
     def __post_init__(self) -> None:
         if not self.names:
             raise HeroError(f"The armature '{self.name}' has no bones; choose another armature.")
+        if not (np.isfinite(self.rest).all() and np.isfinite(self.tails).all()):
+            raise HeroError(f"The armature '{self.name}' has bones at NaN or infinity; repair its rest pose.")
         linear = self.to_world[:3, :3]
         lengths = np.linalg.norm(linear, axis=0)
         if not np.isfinite(self.to_world).all() or lengths.min() <= 1e-6 * lengths.max():
@@ -103,6 +105,7 @@ class BoneKeys:
     joints      HumanML3D joint -> bone whose head shows it, or None
     skipped     mapped bones left alone because a constraint or driver owns them
     travel      (N, 3) how far the armature object moves from where it stands, in scene units, Y up; None where it stays
+    measures    what was measured on the way, name -> number, see ``Pose``
     """
 
     rotations: dict[str, Array]
@@ -113,6 +116,7 @@ class BoneKeys:
     settings: dict[tuple[str, str], float] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     travel: Array | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def poses(self) -> int:

@@ -16,7 +16,7 @@ turn by their change from the motion's own posture at ease, not to its absolute 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,23 @@ import numpy.typing as npt
 
 from ..errors import HeroError
 from ..motion import FPS, JOINTS
+from . import feet as standing
+from .contacts import Contacts, find
+from .feet import Floor, Foot
+from .ik import two_bone
+from .limits import clamp
 from .mapping import BoneMap
+from .options import Options
 from .rig import BoneKeys, Rig
-from .rotations import across, basis, continuous, slerp, swing, to_quaternion, unit
+from .rotations import across, basis, continuous, cross, slerp, swing, to_quaternion, unit
+from .smooth import clean, gaussian, is_jittery
+from .twist import spread
 
 Array = npt.NDArray[Any]
 
 _J = {name: row for row, name in enumerate(JOINTS)}
 _SIDES = ("left", "right")
+_LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle"))
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
 _TURN_LIMITS = np.radians([40.0, 90.0])
@@ -47,6 +56,10 @@ class Pose:
     roots    rows among them that also move
     scale    leg length of the rig over that of the motion, scene units over metres
     hinges   "left_knee", "right_knee", "left_elbow", "right_elbow" -> (N, 3) unit axis of the joint
+    path     (N, 3) the way of the hips along the floor since the first pose, armature space
+    contacts   when heels and balls of the feet stand; None where feet are not to be held
+    measures   "skating_before", "skating_after": mean speed in m/s of standing feet, for a body of the motion's size;
+             "hips_lowered": most by which the hips came down for feet to stay, m likewise; only where feet are held
     """
 
     turns: Array
@@ -55,35 +68,68 @@ class Pose:
     roots: tuple[int, ...]
     scale: float
     hinges: dict[str, Array]
+    path: Array
+    contacts: Contacts | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
 
-def solve(joints: Array, rig: Rig, bones: BoneMap) -> BoneKeys:
+@dataclass
+class _Limb:
+    """An arm or a leg over time, armature space, (N, 3) each; ``hinge`` as ``_limb`` has it."""
+
+    upper: Array
+    lower: Array
+    hinge: Array
+
+
+def solve(
+    joints: Array, rig: Rig, bones: BoneMap, options: Options | None = None, contacts: Array | None = None
+) -> BoneKeys:
     """Keys that make the rig move as the joints do.
 
     joints: (N, 22, 3) metres, Y up, HumanML3D order. The first pose stands over the armature's rest place; headings
     are kept (a motion that faces +Z faces -Y in Blender, however the armature object is turned), hips travel by the
     leg-length ratio, and the height is such that the feet of the rig reach the floor on which it rests.
+    contacts: (N, 4) in 0..1, the last four HumanML3D features, or None; they help to find feet that stand.
     Raises HeroError for joints that are not finite or of another shape, and for a rig with limbs of no length.
     """
-    return to_keys(pose(joints, rig, bones), rig, bones)
+    options = options or Options()
+    return to_keys(pose(joints, rig, bones, options, contacts), rig, bones, options)
 
 
-def pose(joints: Array, rig: Rig, bones: BoneMap) -> Pose:
-    """The solve without the channels: what an adaptor for control rigs starts from. Arguments as in ``solve``."""
+def pose(
+    joints: Array, rig: Rig, bones: BoneMap, options: Options | None = None, contacts: Array | None = None
+) -> Pose:
+    """The solve without the channels: what an adaptor for control rigs starts from. Arguments as in ``solve``.
+
+    ``options.limits``, ``root`` and ``in_place`` are matters of channels and are looked at by ``to_keys``.
+    """
+    options = options or Options()
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (22, 3) or not len(joints):
         raise HeroError(f"The motion has joints of shape {joints.shape}; (N, 22, 3) with at least one pose is needed.")
     if not np.isfinite(joints).all():
         raise HeroError("The motion holds NaN or infinite joints; generate it again or repair the file.")
     rest = _Rest(rig, bones)
+    jittery = options.smooth and is_jittery(joints)
+    if jittery:
+        joints = clean(joints)
     # Everything is solved in armature space, where rotations stay rotations even below a stretched object.
     into = np.linalg.inv(rig.to_world[:3, :3])
     at: dict[str, Array] = {name: joints[:, row] @ into.T for name, row in _J.items()}  # (N, 3) each
     up = into[:, 1]  # one unit of the scene, upwards
 
-    pelvis_frame = basis(at["left_hip"] - at["right_hip"], at["spine1"] - at["pelvis"])
-    shoulders: Array = at["left_collar"] - at["right_collar"] + at["left_shoulder"] - at["right_shoulder"]
-    chest_up: Array = at["neck"] - at["spine3"]
+    # A trunk has inertia, and its bones are short: what the joints still shake by after cleaning turns it by degrees.
+    hips, pelvis_up, shoulders, chest_up = (
+        gaussian(each, 1.0) if jittery else each
+        for each in (
+            at["left_hip"] - at["right_hip"],
+            at["spine1"] - at["pelvis"],
+            at["left_collar"] - at["right_collar"] + at["left_shoulder"] - at["right_shoulder"],
+            at["neck"] - at["spine3"],
+        )
+    )
+    pelvis_frame = basis(hips, pelvis_up)
     chest_frame = basis(across(shoulders, unit(chest_up)), chest_up)
     pelvis_turn = pelvis_frame @ rest.body.T
     chest_turn = chest_frame @ rest.body.T
@@ -98,32 +144,25 @@ def pose(joints: Array, rig: Rig, bones: BoneMap) -> Pose:
     for row in bones.segments.get("head", ()):
         turns[row] = head_turn
 
-    hinges: dict[str, Array] = {}
+    limbs: dict[str, _Limb] = {}
+    soles: dict[str, Array] = {}
     for side in _SIDES:
         collar: Array = at[f"{side}_shoulder"] - at[f"{side}_collar"]
         collar_turn = _follow(chest_frame, collar, _ease(chest_frame, collar)) @ rest.body.T
-        upper, lower, hinge = _limb(
-            at[f"{side}_shoulder"], at[f"{side}_elbow"], at[f"{side}_wrist"], _arm_reference(side, chest_frame), None
-        )
-        hinges[f"{side}_elbow"] = hinge
         for row in bones.segments.get(f"{side}_collar", ()):
             turns[row] = collar_turn
-        for joint, direction in ((f"{side}_shoulder", upper), (f"{side}_elbow", lower)):
-            for row in bones.segments[joint]:
-                turns[row] = basis(direction, hinge) @ rest.limbs[joint].T
-
         foot: Array = at[f"{side}_foot"] - at[f"{side}_ankle"]
-        upper, lower, hinge = _limb(
-            at[f"{side}_hip"], at[f"{side}_knee"], at[f"{side}_ankle"], _leg_reference(pelvis_frame), foot
-        )
-        hinges[f"{side}_knee"] = hinge
-        for joint, direction in ((f"{side}_hip", upper), (f"{side}_knee", lower)):
-            for row in bones.segments[joint]:
-                turns[row] = basis(direction, hinge) @ rest.limbs[joint].T
+        references = {"arm": _arm_reference(side, chest_frame), "leg": _leg_reference(pelvis_frame)}
+        for kind, *names in _LIMBS:
+            points = [at[f"{side}_{name}"] for name in names]
+            limb = _Limb(*_limb(*points, reference=references[kind], foot=foot if kind == "leg" else None))
+            if jittery:
+                _even_limb(limb, *points)
+            limbs[f"{side}_{kind}"] = limb
         if f"{side}_ankle" in bones.segments:
-            foot_turn = _foot(joints, side, foot, hinge, unit(up)) @ rest.feet[side].T
-            for row in bones.segments[f"{side}_ankle"]:
-                turns[row] = foot_turn
+            soles[side] = _foot(joints, side, foot, limbs[f"{side}_leg"].hinge, unit(up))
+    _turn_limbs(turns, limbs, bones, rest)
+    _turn_feet(turns, soles, bones, rest)
 
     # A rig in several pieces: a piece that does not hang on the pelvis is carried along as if it did.
     pelvis = bones.joints["pelvis"]
@@ -131,13 +170,213 @@ def pose(joints: Array, rig: Rig, bones: BoneMap) -> Pose:
     carriers = dict.fromkeys(pieces, pelvis_turn)
 
     scale = rest.leg / _leg_length(joints)
-    path = joints[:, 0] * scale  # (N, 3) scene units, Y up
-    path = path - path[0] * [1.0, 0.0, 1.0]
-    moved = path @ into.T
+    way = joints[:, 0] * scale  # (N, 3) scene units, Y up
+    way = way - way[0] * [1.0, 0.0, 1.0]
     start = rig.heads[pelvis] + (rest.floor - rest.level(rig.heads[pelvis])) * up
-    all_turns, heads = _forward(rig, turns, pelvis, start + moved, pieces, carriers)
-    heads = heads - _height_over_floor(joints, heads, rest, bones) * up
-    return Pose(all_turns, heads, tuple(turns), (pelvis, *pieces), float(scale), hinges)
+    path = start + way @ into.T
+    ends = [bones.joints[f"{side}_{name}"] for side in _SIDES for name in ("hip", "shoulder")]
+    ends += [bones.joints[name] for name in ("left_ankle", "right_ankle") if name in bones.joints]
+    _, heads = _forward(rig, turns, pelvis, path, pieces, carriers, {up for row in ends for up in rig.line(row)})
+    gap = _height_over_floor(joints, heads, rest, bones)
+    path = path - gap * up
+    roots = {
+        f"{side}_{kind}": heads[:, bones.joints[f"{side}_{top}"]] - gap * up
+        for side in _SIDES
+        for kind, top, *_ in _LIMBS
+    }
+
+    targets = _targets(joints, at, limbs, roots, rest, options.preserve, path, up, scale)
+    found = None
+    measures: dict[str, float] = {}
+    if options.pin_feet and len(soles) == 2:
+        found = find(joints, contacts)
+        feet = _feet(soles, targets, limbs, roots, rest, rig, bones)
+        floor = Floor(up, rest.level, rest.floor)
+        before = standing.skating(feet, found, rig.to_world, scale)
+        measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
+        if before > standing.CLEAN:
+            lowered = _hold(feet, found, floor, roots, rest, scale, into)
+            path = path - lowered[:, None] * unit(up)
+            for kind in roots:
+                roots[kind] = roots[kind] - lowered[:, None] * unit(up)
+            for side, foot_now in zip(_SIDES, feet, strict=True):
+                targets[f"{side}_leg"] = foot_now.ankle
+                soles[side] = foot_now.sole
+                toes = bones.joints.get(f"{side}_foot")
+                if toes is not None:
+                    turns[toes] = foot_now.toes @ rest.feet[side].T
+            measures["hips_lowered"] = float(np.linalg.norm(rig.to_world[:3, :3] @ unit(up)) * lowered.max() / scale)
+    reached = _reach(limbs, roots, targets, rest)
+    if found is not None and measures["skating_before"] > standing.CLEAN:
+        for side, foot_now in zip(_SIDES, feet, strict=True):
+            foot_now.ankle = reached[f"{side}_leg"]
+        measures["skating_after"] = standing.skating(feet, found, rig.to_world, scale)
+    _turn_limbs(turns, limbs, bones, rest)
+    _turn_feet(turns, soles, bones, rest)
+    left = rest.body[:, 0]
+    outward = {"left_arm": left, "right_arm": -left, "left_leg": -rest.body[:, 1], "right_leg": -rest.body[:, 1]}
+    spread(rig, bones, turns, outward)
+
+    all_turns, heads = _forward(rig, turns, pelvis, path, pieces, carriers)
+    hinges = {f"{side}_elbow": limbs[f"{side}_arm"].hinge for side in _SIDES}
+    hinges |= {f"{side}_knee": limbs[f"{side}_leg"].hinge for side in _SIDES}
+    along = (way * [1.0, 0.0, 1.0]) @ into.T
+    return Pose(all_turns, heads, tuple(turns), (pelvis, *pieces), float(scale), hinges, along, found, measures)
+
+
+def _even_limb(limb: _Limb, root: Array, middle: Array, end: Array) -> None:
+    """Where the bones of a generated limb shrink or grow its directions mean little: let it reach for its end instead.
+
+    A forearm of 27 cm that is 8 cm long in some poses sweeps round like a whip if its direction is taken.
+    """
+    lengths = np.linalg.norm(middle - root, axis=-1), np.linalg.norm(end - middle, axis=-1)
+    usual = float(np.median(lengths[0])), float(np.median(lengths[1]))
+    if min(usual) <= 0:
+        return
+    off = np.maximum(*(np.abs(length / own - 1) for length, own in zip(lengths, usual, strict=True)))
+    weight = gaussian(_smoothstep(off, 0.15, 0.4), 1.0)[:, None]
+    own_middle, own_end = _ends(limb, root, usual)
+    upper, lower, hinge, _ = two_bone(root, own_middle, own_end, end, limb.hinge)
+    limb.upper, limb.lower, limb.hinge = (
+        unit(old + weight * (new - old)) for old, new in ((limb.upper, upper), (limb.lower, lower), (limb.hinge, hinge))
+    )
+
+
+def _turn_limbs(turns: dict[int, Array], limbs: dict[str, _Limb], bones: BoneMap, rest: _Rest) -> None:
+    for side in _SIDES:
+        for kind, root, middle, _ in _LIMBS:
+            limb = limbs[f"{side}_{kind}"]
+            for joint, direction in ((f"{side}_{root}", limb.upper), (f"{side}_{middle}", limb.lower)):
+                turn = basis(direction, limb.hinge) @ rest.limbs[joint].T
+                for row in bones.segments[joint]:
+                    turns[row] = turn
+
+
+def _turn_feet(turns: dict[int, Array], soles: dict[str, Array], bones: BoneMap, rest: _Rest) -> None:
+    for side, sole in soles.items():
+        for row in bones.segments[f"{side}_ankle"]:
+            turns[row] = sole @ rest.feet[side].T
+
+
+def _ends(limb: _Limb, root: Array, lengths: tuple[float, float]) -> tuple[Array, Array]:
+    """(N, 3) middle and end of a limb of the rig."""
+    middle = root + lengths[0] * limb.upper
+    return middle, middle + lengths[1] * limb.lower
+
+
+def _targets(
+    joints: Array,
+    at: dict[str, Array],
+    limbs: dict[str, _Limb],
+    roots: dict[str, Array],
+    rest: _Rest,
+    preserve: float,
+    path: Array,
+    up: Array,
+    scale: float,
+) -> dict[str, Array | None]:
+    """Where hands and feet are to be, (N, 3) each; None where they are to stay where the directions put them.
+
+    Feet keep their place about the hips and over the floor, in the scale of the legs, so that steps keep their length.
+    Hands keep their place about the middle between the shoulders, in the scale of the span of the arms, so that hands
+    that meet still meet, and those that touch the head or the chest still do so.
+    """
+    targets: dict[str, Array | None] = dict.fromkeys(limbs)
+    if preserve == 0.0:
+        return targets
+    span = _span({name: joints[:, row] for name, row in _J.items()})
+    hands = rest.span / span
+    middle = (roots["left_arm"] + roots["right_arm"]) / 2
+    source_middle = (at["left_shoulder"] + at["right_shoulder"]) / 2
+    wanted = {}
+    for side in _SIDES:
+        wanted[f"{side}_arm"] = middle + hands * (at[f"{side}_wrist"] - source_middle)
+        wanted[f"{side}_leg"] = path + scale * (at[f"{side}_ankle"] - at["pelvis"])
+    by_direction = {name: _ends(limb, roots[name], rest.lengths[name])[1] for name, limb in limbs.items()}
+    # The ankle of a foot that stands is over the floor by its own height, not by that of the motion's: once for all.
+    gaps, stands = [], []
+    for side in _SIDES:
+        gaps.append(rest.level(wanted[f"{side}_leg"]) - rest.level(rest.points[f"{side}_ankle"]))
+        stands.append(_near_floor(joints, side)[1])
+    gap, stand = np.concatenate(gaps), np.concatenate(stands)
+    high = float(np.median(gap[stand])) if stand.sum() >= 3 else float(np.percentile(gap, 2))
+    for side in _SIDES:
+        wanted[f"{side}_leg"] = wanted[f"{side}_leg"] - high * up
+    for name, points in by_direction.items():
+        targets[name] = points + preserve * (wanted[name] - points)
+    return targets
+
+
+def _span(at: dict[str, Array]) -> float:
+    """From hand to hand through both shoulders, arms stretched out."""
+    pairs = [("left_shoulder", "right_shoulder")]
+    pairs += [(f"{side}_{a}", f"{side}_{b}") for side in _SIDES for a, b in (("shoulder", "elbow"), ("elbow", "wrist"))]
+    return float(sum(np.median(np.linalg.norm(at[a] - at[b], axis=-1)) for a, b in pairs))
+
+
+def _feet(
+    soles: dict[str, Array],
+    targets: dict[str, Array | None],
+    limbs: dict[str, _Limb],
+    roots: dict[str, Array],
+    rest: _Rest,
+    rig: Rig,
+    bones: BoneMap,
+) -> list[Foot]:
+    feet = []
+    for side, sole in soles.items():
+        target = targets[f"{side}_leg"]
+        if target is None:
+            target = _ends(limbs[f"{side}_leg"], roots[f"{side}_leg"], rest.lengths[f"{side}_leg"])[1]
+        ankle = rest.points[f"{side}_ankle"]
+        down = (rest.level(ankle) - rest.floor) / max(float(np.linalg.norm(rig.to_world[1, :3])), 1e-12)
+        ball = rest.feet[side].T @ (rest.balls[side] - ankle)
+        feet.append(Foot(target, sole, ball, np.array([0.0, -down, 0.0]), np.zeros(len(sole)), sole.copy()))
+    return feet
+
+
+def _hold(
+    feet: list[Foot],
+    contacts: Contacts,
+    floor: Floor,
+    roots: dict[str, Array],
+    rest: _Rest,
+    scale: float,
+    into: Array,
+) -> Array:
+    """Feet into their footprints; returns (N,) by how much the hips come down for it, along the unit ``up``."""
+    for side, foot in enumerate(feet):
+        standing.plant(foot, side, contacts, floor, scale)
+    hips = [roots[f"{side}_leg"] for side in _SIDES]
+    lengths = [sum(rest.lengths[f"{side}_leg"]) for side in _SIDES]
+    up = unit(floor.up)
+    most = standing.LOWERED * scale * float(np.linalg.norm(floor.up))
+    lowered = standing.lower_hips(hips, feet, lengths, up, most)
+    for hip, foot, length in zip(hips, feet, lengths, strict=True):
+        standing.raise_heels(foot, hip - lowered[:, None] * up, length)
+    return lowered
+
+
+def _reach(
+    limbs: dict[str, _Limb], roots: dict[str, Array], targets: dict[str, Array | None], rest: _Rest
+) -> dict[str, Array]:
+    """Bend limbs so that their ends are at the targets; returns (N, 3) where they are. Poses without a move stay."""
+    reached = {}
+    for name, limb in limbs.items():
+        middle, end = _ends(limb, roots[name], rest.lengths[name])
+        target = targets[name]
+        reached[name] = end
+        if target is None:
+            continue
+        moved = np.linalg.norm(target - end, axis=-1) > 1e-6 * sum(rest.lengths[name])
+        if moved.any():
+            rows = np.flatnonzero(moved)
+            upper, lower, hinge, ends = two_bone(
+                roots[name][rows], middle[rows], end[rows], target[rows], limb.hinge[rows]
+            )
+            for old, new in ((limb.upper, upper), (limb.lower, lower), (limb.hinge, hinge), (end, ends)):
+                old[rows] = new
+    return reached
 
 
 class _Rest:
@@ -156,9 +395,15 @@ class _Rest:
         nearest[np.argmax(np.abs(rise))] = np.sign(rise[np.argmax(np.abs(rise))])
         upward = nearest if unit(rise) @ nearest > np.cos(np.radians(30)) else unit(rise)
         left = across(unit(hips) + unit(shoulders), upward)
-        self.body = np.stack([left, upward, np.cross(left, upward)], -1)  # (3, 3) columns left, up, forward
+        self.body = np.stack([left, upward, cross(left, upward)], -1)  # (3, 3) columns left, up, forward
 
         self.limbs: dict[str, Array] = {}
+        self.lengths: dict[str, tuple[float, float]] = {}  # "left_arm" ... -> of both bones, armature units
+        for side in _SIDES:
+            for kind, (_, root, middle, end) in enumerate(_LIMBS):
+                a, b, c = (at[f"{side}_{joint}"] for joint in (root, middle, end))
+                self.lengths[f"{side}_{_LIMBS[kind][0]}"] = float(np.linalg.norm(b - a)), float(np.linalg.norm(c - b))
+        self.span = _span({name: point[None] @ rig.to_world[:3, :3].T for name, point in at.items()})
         for side in _SIDES:
             for root, middle, end, reference in (
                 ("shoulder", "elbow", "wrist", _arm_reference(side, self.body[None])),
@@ -172,7 +417,7 @@ class _Rest:
                     )
                 upper, lower = unit(b - a), unit(c - b)
                 hint = reference(upper[None])[0]
-                normal = np.cross(upper, lower)
+                normal = cross(upper, lower)
                 bend = np.degrees(np.arctan2(np.linalg.norm(normal), upper @ lower))
                 # A rest pose that is clearly bent shows its hinge; in a straight one the plane is an accident.
                 trust = _smoothstep(bend, 4.0, 15.0) * (unit(normal) @ hint > 0.3)
@@ -181,14 +426,15 @@ class _Rest:
                 self.limbs[f"{side}_{middle}"] = basis(lower, hinge)
 
         self.feet: dict[str, Array] = {}
+        self.balls: dict[str, Array] = {}
         for side in _SIDES:
             if f"{side}_ankle" not in bones.segments:
                 continue
-            ball = at.get(f"{side}_foot", rig.tails[joints[f"{side}_ankle"]])
+            ball = self.balls[side] = at.get(f"{side}_foot", rig.tails[joints[f"{side}_ankle"]])
             ahead = ball - at[f"{side}_ankle"]
             flat = ahead - (ahead @ upward) * upward
             forward = unit(flat) if np.linalg.norm(flat) > 0.3 * np.linalg.norm(ahead) else self.body[:, 2]
-            left_of_foot = np.cross(upward, forward)
+            left_of_foot = cross(upward, forward)
             self.feet[side] = np.stack([left_of_foot, upward, forward], -1)
 
         world = rig.to_world[:3, :3]
@@ -222,17 +468,6 @@ def _smoothstep(x: Any, low: float, high: float) -> Any:
     return t * t * (3 - 2 * t)
 
 
-def _smooth(values: Array, sigma: float) -> Array:
-    """Gaussian over the first axis; the ends are held."""
-    reach = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.concatenate([values[:1].repeat(reach, 0), values, values[-1:].repeat(reach, 0)])
-    smoothed = np.zeros_like(values)
-    for shift, weight in enumerate(kernel / kernel.sum()):
-        smoothed += weight * padded[shift : shift + len(values)]
-    return smoothed
-
-
 def _ease(frame: Array, directions: Array) -> Array:
     """(3,) the usual direction of a segment in its frame (N, 3, 3): the median, which a few big moves do not shift."""
     local = np.einsum("nji,nj->ni", frame, unit(directions))
@@ -250,7 +485,7 @@ def _follow(frame: Array, directions: Array, ease: Array) -> Array:
     """(N, 3, 3) the frame swung as the segment has swung from its direction at ease."""
     local = np.einsum("nji,nj->ni", frame, unit(directions))
     # These segments are 10 to 14 cm long, so a centimetre of noise in a joint is a nod; a head has inertia.
-    return frame @ swing(ease, unit(_smooth(local, 2.0)))
+    return frame @ swing(ease, unit(gaussian(local, 2.0)))
 
 
 def _arm_reference(side: str, chest: Array) -> Any:
@@ -284,23 +519,23 @@ def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | 
     first, second = middle - root, end - middle
     lengths = np.linalg.norm(first, axis=-1, keepdims=True), np.linalg.norm(second, axis=-1, keepdims=True)
     upper, lower = unit(first), unit(second)
-    normal = np.cross(upper, lower)
+    normal = cross(upper, lower)
     bend = np.degrees(np.arctan2(np.linalg.norm(normal, axis=-1), np.sum(upper * lower, -1)))  # (N,)
     hint = reference(upper)
     if foot is not None:
-        aside = np.cross(unit(foot), lower)  # left of the shin; vanishes where the foot is stretched along it
+        aside = cross(unit(foot), lower)  # left of the shin; vanishes where the foot is stretched along it
         tells = _smoothstep(np.linalg.norm(aside, axis=-1), 0.2, 0.7)[:, None]
         tells = tells * (np.sum(unit(aside) * hint, -1, keepdims=True) > -0.2)
         hint = across(unit((1 - 0.7 * tells) * hint + 0.7 * tells * unit(aside)), upper)
     # The axis as an angle about the upper segment, from the hint.
-    third = np.cross(upper, hint)
+    third = cross(upper, hint)
     angle = np.arctan2(np.sum(normal * third, -1), np.sum(normal * hint, -1))
     # The flatter the triangle, the less its normal means: a centimetre of noise turns that of a limb bent by 10 degrees
     # by 25. So flat ones lean on the frames around, weighed by how much they are bent, and at last on the hint.
     seen = np.minimum(np.sin(np.radians(np.minimum(bend, 90.0))), 0.6) ** 2 * np.exp(1j * angle)
     if foot is not None:  # a knee that bends the wrong way by a little is straight and noisy
         seen = np.where(np.abs(angle) > np.pi / 2, _smoothstep(bend, 25.0, 45.0), 1.0) * seen
-    around = _smooth(seen, 2.5) + 0.1 * _smooth(seen, 10.0) + 0.0015
+    around = gaussian(seen, 2.5) + 0.1 * gaussian(seen, 10.0) + 0.0015
     clear = _smoothstep(bend, 8.0, 30.0) * (np.abs(seen) > 0)
     angle = np.angle((1 - clear) * around / np.abs(around) + clear * np.exp(1j * angle))
     hinge = _turn_limited(upper, hint, angle, _TURN_LIMITS[0] + clear * (_TURN_LIMITS[1] - _TURN_LIMITS[0]))
@@ -313,7 +548,7 @@ def _turn_limited(upper: Array, hint: Array, angle: Array, limit: Array) -> Arra
     What counts is the turn against the hinge of the pose before carried along by the limb's swing: the hint itself may
     spin where the limb points away from where it rests.
     """
-    third = np.cross(upper, hint)
+    third = cross(upper, hint)
     carried = np.einsum("nij,nj->ni", swing(upper[:-1], upper[1:]), hint[:-1])
     drift = np.arctan2(np.sum(carried * third[1:], -1), np.sum(carried * hint[1:], -1))
     turned = angle.tolist()
@@ -331,7 +566,7 @@ def _unbend(first: Array, second: Array, hinge: Array, bend: Array) -> tuple[Arr
     One that bends far against its hinge (``bend`` in degrees) is meant so; its directions stay.
     """
     chord = unit(first + second)
-    back = np.cross(across(hinge, chord), chord)  # the side to which the joint never goes
+    back = cross(across(hinge, chord), chord)  # the side to which the joint never goes
     amount = np.where(np.sum(first * back, -1) > 0, 1 - _smoothstep(bend, 15.0, 30.0), 0.0)[:, None]
     first, second = (each - amount * np.sum(each * back, -1, keepdims=True) * back for each in (first, second))
     return unit(first), unit(second)
@@ -344,11 +579,11 @@ def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Arr
     slopes = np.arcsin(np.clip((ankle - ball)[:, 1] / np.maximum(np.linalg.norm(ankle - ball, axis=-1), 1e-9), -1, 1))
     slope = float(np.median(slopes[standing])) if standing.sum() >= 3 else _FLAT_FOOT
     forward = unit(foot)
-    in_air, on_floor = across(hinge, forward), unit(np.cross(up, forward))
+    in_air, on_floor = across(hinge, forward), unit(cross(up, forward))
     # A sole on the floor is level; the foot of somebody who lies is near the floor too, but not on its sole.
     level = near * _smoothstep(np.sum(in_air * on_floor, -1, keepdims=True), 0.5, 0.9)
     left = across((1 - level) * in_air + level * on_floor, forward)
-    upward = np.cross(forward, left)
+    upward = cross(forward, left)
     cosine, sine = np.cos(slope), np.sin(slope)
     # Turned up about its own left by the slope of a standing foot.
     return np.stack([left, cosine * upward - sine * forward, cosine * forward + sine * upward], -1)
@@ -359,7 +594,7 @@ def _near_floor(joints: Array, side: str) -> tuple[Array, Array]:
     ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
     floor = np.percentile(joints[:, [_J[f"{s}_{j}"] for s in _SIDES for j in ("ankle", "foot")], 1].min(1), 5)
     high = ball[:, 1] - floor
-    near = _smooth(1 - _smoothstep(high, 0.03, 0.09), 1.0)[:, None]
+    near = gaussian(1 - _smoothstep(high, 0.03, 0.09), 1.0)[:, None]
     speed = np.linalg.norm(np.gradient(ball, axis=0), axis=-1) * FPS if len(ball) > 1 else np.zeros(len(ball))
     still = (high < 0.06) & (speed < 0.3)
     if still.any():  # with the heel down, not on tiptoe
@@ -380,14 +615,25 @@ def _leg_length(joints: Array) -> float:
 
 
 def _forward(
-    rig: Rig, turns: dict[int, Array], pelvis: int, path: Array, pieces: list[int], carriers: dict[int, Array]
+    rig: Rig,
+    turns: dict[int, Array],
+    pelvis: int,
+    path: Array,
+    pieces: list[int],
+    carriers: dict[int, Array],
+    only: set[int] | None = None,
 ) -> tuple[Array, Array]:
-    """(N, B, 3, 3) turns and (N, B, 3) heads of all bones; the pelvis follows ``path`` (N, 3)."""
+    """(N, B, 3, 3) turns and (N, B, 3) heads of all bones; the pelvis follows ``path`` (N, 3).
+
+    only: rows that are wanted, with all that they hang on; the others stay unset.
+    """
     count = len(path)
     identity = np.broadcast_to(np.eye(3), (count, 3, 3))
     all_turns = np.empty((count, len(rig.names), 3, 3))
     heads = np.empty((count, len(rig.names), 3))
     for row, parent in enumerate(rig.parents):
+        if only is not None and row not in only:
+            continue
         follow = all_turns[:, parent] if parent >= 0 else identity
         if row in turns:
             all_turns[:, row] = turns[row]
@@ -400,6 +646,8 @@ def _forward(
         else:
             heads[:, row] = rig.heads[row]
     for row in pieces:  # moved as a whole, with what hangs on it
+        if only is not None and row not in only:
+            continue
         shift = path + carriers[row] @ (rig.heads[row] - rig.heads[pelvis]) - heads[:, row]
         for below in _below(rig, row):
             heads[:, below] += shift
@@ -420,8 +668,12 @@ def _height_over_floor(joints: Array, heads: Array, rest: _Rest, bones: BoneMap)
     return float(np.median(gap[stand])) if stand.sum() >= 3 else float(np.percentile(gap, 2))
 
 
-def to_keys(solved: Pose, rig: Rig, bones: BoneMap) -> BoneKeys:
-    """Pose channels of the bones that the solve turns; constraints are not looked at."""
+def to_keys(solved: Pose, rig: Rig, bones: BoneMap, options: Options | None = None) -> BoneKeys:
+    """Pose channels of the bones that the solve turns; constraints are not looked at.
+
+    Raises HeroError where the root bone is to carry the way and there is none above the hips.
+    """
+    options = options or Options()
     rotations: dict[str, Array] = {}
     locations: dict[str, Array] = {}
     skipped = []
@@ -439,10 +691,15 @@ def to_keys(solved: Pose, rig: Rig, bones: BoneMap) -> BoneKeys:
         turn = solved.turns[:, row]
         if parent >= 0 and rig.inherit_rotation[row]:
             turn = np.swapaxes(solved.turns[:, parent], -1, -2) @ turn
-        rotations[rig.names[row]] = continuous(to_quaternion(own.T @ turn @ own))
+        keys = continuous(to_quaternion(own.T @ turn @ own))
+        if options.limits and rig.limits is not None:
+            keys = clamp(keys, rig.limits[row])
+        rotations[rig.names[row]] = keys
+    heads, root, travel = split_path(solved, rig, bones, options)
     for row, mover in movers.items():
-        move = solved.heads[:, row] - rig.heads[row]
-        locations[rig.names[mover]] = location_channel(rig, mover, move)
+        locations[rig.names[mover]] = location_channel(rig, mover, heads[:, row] - rig.heads[row])
+    if root is not None:
+        locations[rig.names[root[0]]] = location_channel(rig, root[0], root[1])
     still -= set(solved.turned) | {rig.index[name] for name in locations}
     return BoneKeys(
         rotations,
@@ -451,7 +708,40 @@ def to_keys(solved: Pose, rig: Rig, bones: BoneMap) -> BoneKeys:
         {joint: rig.names[bones.joints[joint]] if joint in bones.joints else None for joint in JOINTS},
         still=tuple(rig.names[row] for row in sorted(still) if not rig.owned[row]),
         skipped=tuple(skipped),
+        travel=travel,
+        measures=dict(solved.measures),
     )
+
+
+def split_path(
+    solved: Pose, rig: Rig, bones: BoneMap, options: Options
+) -> tuple[Array, tuple[int, Array] | None, Array | None]:
+    """Who carries the way through the scene: the heads without what others carry, the root bone, the object.
+
+    Returns (N, B, 3) heads in armature space as the bones below the carrier are to have them, the row and (N, 3)
+    move of the root bone in armature space or None, and (N, 3) the travel of the object in scene units, Y up, or None.
+    The way is that of the hips along the floor; heights and turns stay with the hips. In place it is left out, so the
+    carrier stays too. Raises HeroError where the root bone is to carry it and there is none.
+    """
+    if options.root == "hips" and not options.in_place:
+        return solved.heads, None, None
+    heads = solved.heads - solved.path[:, None]
+    if options.in_place:
+        return heads, None, None
+    if options.root == "object":
+        return heads, None, solved.path @ rig.to_world[:3, :3].T
+    pelvis = bones.joints["pelvis"]
+    above = [row for row in rig.line(pelvis)[1:] if not rig.owned[row]]
+    if not above:
+        raise HeroError(
+            f"The armature '{rig.name}' has no root bone above '{rig.names[pelvis]}' that can be keyed; let the hips "
+            "or the object carry the way."
+        )
+    # Other pieces of a rig hang elsewhere: they go their own way, as the root bone does not take them along.
+    for row in solved.roots:
+        if above[-1] not in rig.line(row):
+            heads[:, row] = solved.heads[:, row]
+    return heads, (above[-1], solved.path), None
 
 
 def location_channel(rig: Rig, row: int, move: Array) -> Array:

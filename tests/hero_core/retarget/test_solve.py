@@ -15,6 +15,7 @@ from skeletons import J, about, rig, walk
 
 from hero_core.errors import HeroError
 from hero_core.retarget import BoneKeys, Rig, map_bones, pose, solve
+from hero_core.retarget.options import Options
 from hero_core.retarget.rotations import to_matrix, unit
 
 Array = npt.NDArray[Any]
@@ -62,8 +63,11 @@ def limb_errors(heads: Array, of: Rig, keys: BoneKeys, joints: Array) -> Array:
     return np.stack(errors, 1)
 
 
-def keyed(joints: Array, of: Rig) -> BoneKeys:
-    return solve(joints, of, map_bones(of))
+AS_IT_IS = Options(pin_feet=False, smooth=False)
+
+
+def keyed(joints: Array, of: Rig, options: Options = AS_IT_IS) -> BoneKeys:
+    return solve(joints, of, map_bones(of), options)
 
 
 def world_of(scale: float, turn: tuple[float, float, float], place: tuple[float, float, float]) -> Array:
@@ -173,7 +177,7 @@ def test_a_limb_that_becomes_straight_keeps_its_twist() -> None:
     fore = np.cos(np.radians(bent))[:, None] * upper + np.sin(np.radians(bent))[:, None] * np.cross(aside, upper)
     joints[:, J["left_wrist"]] = elbow + 0.27 * fore
     of = rig()
-    hinge = pose(joints, of, map_bones(of)).hinges["left_elbow"] @ of.to_world[:3, :3].T
+    hinge = pose(joints, of, map_bones(of), AS_IT_IS).hinges["left_elbow"] @ of.to_world[:3, :3].T
     assert np.degrees(np.arccos(np.sum(hinge[18:42] * aside[18:42], -1))).max() < 25
 
 
@@ -183,7 +187,7 @@ def test_a_knee_that_bends_backwards_by_noise_is_made_straight() -> None:
     joints[:, J["left_knee"]] -= 0.02 * unit(back)  # 2 cm behind the line of hip and ankle: bent back by 6 degrees
     of = rig()
     bones = map_bones(of)
-    solved = pose(joints, of, bones)
+    solved = pose(joints, of, bones, AS_IT_IS)
     hip, knee, ankle = (solved.heads[:, bones.joints[f"left_{name}"]] for name in ("hip", "knee", "ankle"))
     bend = np.cross(unit(knee - hip), unit(ankle - knee))
     across = np.sum(bend * solved.hinges["left_knee"], -1)
@@ -295,7 +299,7 @@ def test_real_motions_noise_and_all(shared: Path) -> None:
             assert errors.mean() < limit, name
             assert turn_between_frames(keys) < 90, name
             bones = map_bones(of)
-            solved = pose(joints, of, bones)
+            solved = pose(joints, of, bones, AS_IT_IS)
             for hinge, (a, b, c) in {"knee": ("hip", "knee", "ankle"), "elbow": ("shoulder", "elbow", "wrist")}.items():
                 for side in ("left", "right"):
                     points = [solved.heads[:, bones.joints[f"{side}_{joint}"]] for joint in (a, b, c)]
