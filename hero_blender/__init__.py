@@ -11,11 +11,12 @@ _commands: list[Any] = []
 def register() -> None:
     import bpy
 
-    from . import command, operators, panels, preferences, properties
+    from . import bone_list, bone_map, command, operators, panels, preferences, properties
 
-    for module in (preferences, properties, operators, panels):
+    for module in (preferences, properties, operators, panels, bone_list):
         for cls in module.CLASSES:
             bpy.utils.register_class(cls)
+    bone_map.register()
     properties.register()
     operators.register()
     _commands.append(bpy.utils.register_cli_command("hero", command.main))  # type: ignore[func-returns-value]
@@ -24,7 +25,7 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from . import job, operators, panels, preferences, properties, react
+    from . import bone_list, bone_map, job, operators, panels, preferences, properties, react
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
@@ -32,6 +33,7 @@ def unregister() -> None:
     job.stop_all()
     react.forget_model()
     properties.unregister()
-    for module in (panels, operators, properties, preferences):
+    bone_map.unregister()
+    for module in (bone_list, panels, operators, properties, preferences):
         for cls in reversed(module.CLASSES):
             bpy.utils.unregister_class(cls)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m hero_blender react …`` and ``retarget …``, where there is only Blender's Python module."""
+"""``python -m hero_blender react …``, ``retarget …`` and ``map …``, where there is only Blender's Python module."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def main() -> int:
     except ImportError:
         print("error: this needs Blender's Python module; install it with: pip install bpy", file=sys.stderr)
         return 1
-    from . import command
+    from . import bone_map, command
 
+    bone_map.register()  # before a file is opened: the maps that its armatures keep
     try:
         return command.main(sys.argv[1:], standalone=True)
     except Exception:  # noqa: BLE001 - a defect of ours; the process must still end

@@ -20,9 +20,10 @@ import bpy
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
 from hero_core.output import check_output, whole_file
+from hero_core.retarget.mapping import write_map
 from hero_core.video import read_video
 
-from . import compat, react, rigfile
+from . import bone_map, compat, react, rigfile
 
 
 def parser(standalone: bool) -> argparse.ArgumentParser:
@@ -39,6 +40,7 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
     common.add_argument("--armature", help="name of the armature, where there are several")
     common.add_argument("--out", type=Path, required=standalone, help=f".blend to write{opened}")
     common.add_argument("--report", type=Path, help=".json to write: what was made")
+    common.add_argument("--map", type=Path, help=".json of which bone is which joint; it is kept on the armature")
 
     command = commands.add_parser("react", parents=[common], help="watch a video and write the reaction")
     clip = command.add_mutually_exclusive_group(required=standalone)
@@ -57,6 +59,12 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
 
     command = commands.add_parser("retarget", parents=[common], help="put a motion on a rig")
     command.add_argument("--motion", type=Path, required=True, help="motion.npz or joints.npy")
+
+    command = commands.add_parser("map", help="tell which bone is which joint, how it was found and how sure that is")
+    command.add_argument("--rig", type=Path, required=standalone, help=rig_help)
+    command.add_argument("--armature", help="name of the armature, where there are several")
+    command.add_argument("--map", type=Path, help=".json to check against the rig")
+    command.add_argument("--out", type=Path, help=".json to write: correct it, then give it with --map")
     return root
 
 
@@ -78,6 +86,8 @@ def main(argv: list[str], standalone: bool = False) -> int:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say and return the report; raises HeroError."""
+    if args.command == "map":
+        return _map(args)
     if args.out is None and args.rig is not None:
         raise HeroError("With --rig, --out is needed, too: name the .blend to write.")
     if args.out is None and not bpy.data.filepath:
@@ -94,6 +104,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names = ", ".join(take["action"] for take in report["takes"])
     print(f"{out}: '{report['armature']}' from frame {report['first_frame']} on: {names}")
     return report
+
+
+def _map(args: argparse.Namespace) -> dict[str, Any]:
+    out = check_output(args.out, ".json") if args.out is not None else None
+    obj = _character(args)
+    bones = bone_map.table(obj)
+    if out is not None:
+        write_map(out, obj.name, {joint: bone for joint, (bone, _, _) in bones.items()})
+    rows = [("joint", "bone", "found by", "sure")]
+    rows += [
+        (joint, bone or "-", how or "-", f"{sure:.0%}" if bone else "-") for joint, (bone, how, sure) in bones.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    mapped = sum(bool(bone) for bone, _, _ in bones.values())
+    print(f"'{obj.name}': {mapped} of {len(bones)} joints have a bone")
+    return {"armature": obj.name, "map": {joint: bone for joint, (bone, _, _) in bones.items()}}
 
 
 def _react(args: argparse.Namespace) -> dict[str, Any]:
@@ -131,8 +159,12 @@ def _scene() -> bpy.types.Scene:
 def _character(args: argparse.Namespace) -> bpy.types.Object:
     """The armature that is to react, in the opened file or in the one of ``--rig``."""
     if args.rig is not None:
-        return rigfile.load_rig(args.rig, args.armature)
-    return rigfile.pick_armature(args.armature, Path(bpy.data.filepath).name or "the opened file")
+        obj = rigfile.load_rig(args.rig, args.armature)
+    else:
+        obj = rigfile.pick_armature(args.armature, Path(bpy.data.filepath).name or "the opened file")
+    if args.map is not None:
+        bone_map.use_file(obj, args.map)
+    return obj
 
 
 def _strip(scene: bpy.types.Scene, name: str | None) -> Any:

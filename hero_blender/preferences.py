@@ -45,6 +45,12 @@ class HeroPreferences(bpy.types.AddonPreferences):
         ],
     )
 
+    rigs_folder: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Rig Presets",
+        description="The folder of your own bone maps; empty for one that Blender keeps for you",
+        subtype="DIR_PATH",
+    )
+
     def draw(self, _: bpy.types.Context) -> None:
         layout = self.layout
         layout.use_property_split = True
@@ -56,6 +62,7 @@ class HeroPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "torch_folder")
         layout.prop(self, "device")
         layout.prop(self, "precision")
+        layout.prop(self, "rigs_folder", placeholder="Kept by Blender")
 
 
 def preferences(context: bpy.types.Context) -> Any:
@@ -63,7 +70,7 @@ def preferences(context: bpy.types.Context) -> Any:
     addon = context.preferences.addons.get(__package__)
     if addon is not None and addon.preferences is not None:
         return addon.preferences
-    return SimpleNamespace(torch_folder="", device="AUTO", precision="AUTO")
+    return SimpleNamespace(torch_folder="", device="AUTO", precision="AUTO", rigs_folder="")
 
 
 CLASSES = (HeroPreferences,)

@@ -149,14 +149,13 @@ def read_map(path: Path) -> Preset:
 
 def write_map(path: Path, name: str, bones: Mapping[str, str]) -> None:
     """Save joint -> bone name ("" where there is none) as a preset file, whole or not at all; raises HeroError."""
-    joints = {
-        joint: [bones[joint].replace("{", "{{").replace("}", "}}")] if bones[joint] else []
-        for joint in JOINTS
-        if joint in bones
-    }
+    rows = []
+    for joint in (each for each in JOINTS if each in bones):
+        names = [bones[joint].replace("{", "{{").replace("}", "}}")] if bones[joint] else []
+        rows.append(f"  {json.dumps(joint)}: {json.dumps(names, ensure_ascii=False)}")
+    title, text = json.dumps(name, ensure_ascii=False), ",\n".join(rows)  # a line for each joint, to be read by people
     with whole_file(path) as part:
-        text = json.dumps({"name": name, "sides": {}, "joints": joints}, indent=1, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
+        part.write_text(f'{{\n "name": {title},\n "sides": {{}},\n "joints": {{\n{text}\n }}\n}}\n', encoding="utf-8")
 
 
 def resolve(preset: Preset, rig: Rig) -> dict[str, str]:
@@ -192,7 +191,7 @@ def map_bones(
     _check_rig(rig)
     fixed = _check_given(rig, given or {})
     none = {joint for joint, name in (given or {}).items() if not name}
-    guess = _guess(rig, folders, own or {}, fixed)
+    guess = _guess(rig, folders, own or {})
     joints = {joint: row for joint, row in guess.joints.items() if joint not in none}
     taken = set(fixed.values())
     joints = {joint: row for joint, row in joints.items() if row not in taken or fixed.get(joint) == row} | fixed
@@ -206,6 +205,17 @@ def map_bones(
             "armature, or say in the bone map which bones these are."
         )
     return _line_up(rig, guess.preset, joints, how, sure, fixed, none)
+
+
+def partial_map(
+    rig: Rig, folders: Sequence[Path] = (), own: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str], dict[str, float]]:
+    """What can be said of a rig that ``map_bones`` refuses, for a user to complete: joint -> bone name ("" where
+    nothing is known), how it was found and how sure that is."""
+    _check_rig(rig)
+    guess = _guess(rig, folders, own or {})
+    bones = {joint: rig.names[guess.joints[joint]] if joint in guess.joints else "" for joint in JOINTS}
+    return bones, guess.how, guess.sure
 
 
 @dataclass
@@ -283,7 +293,7 @@ def _hang(rig: Rig, found: Mapping[str, int]) -> bool:
     )
 
 
-def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str], fixed: Mapping[str, int]) -> _Guess:
+def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str]) -> _Guess:
     """What is found without the user, from the first source that knows legs and arms; gaps are filled by names."""
     preset, by_preset = _best_preset(rig, folders)
     by_file = {joint: rig.index[name] for joint, name in own.items() if joint in JOINTS and name in rig.index}

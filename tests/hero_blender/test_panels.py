@@ -16,7 +16,9 @@ bpy = pytest.importorskip("bpy")
 from characters import mixamo  # noqa: E402
 
 import hero_blender  # noqa: E402
-from hero_blender import compat, operators, panels, preferences, properties, torch_folder  # noqa: E402
+from hero_blender import bone_list, bone_map, compat, operators, panels, preferences, properties, torch_folder  # noqa: E402
+
+MODULES = (bone_list, bone_map, operators, panels, preferences, properties)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_register_and_unregister_leave_nothing(blend: Any) -> None:
 
 
 def test_every_class_is_registered_and_every_name_and_tip_is_there(addon: Any) -> None:
-    registered = {cls for module in (operators, panels, preferences, properties) for cls in module.CLASSES}
+    registered = {cls for module in MODULES for cls in module.CLASSES}
     kinds = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
     defined = set()
     for info in pkgutil.iter_modules(hero_blender.__path__):
