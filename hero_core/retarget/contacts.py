@@ -43,6 +43,24 @@ class Contacts:
     ball: Array
     plants: tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
+    def without(self, heel: Array, ball: Array) -> Contacts:
+        """The same without the poses in which (N, 2) ``heel`` and ``ball`` say so; what is too short then goes too."""
+        heel, ball = self.heel & ~heel, self.ball & ~ball
+        plants = []
+        for side in (0, 1):
+            kept = np.zeros(len(heel), bool)
+            parts = []
+            for first, end in self.plants[side]:
+                here = np.zeros(len(heel), bool)
+                here[first:end] = (heel | ball)[first:end, side]
+                parts += [run for run in runs(here) if run[1] - run[0] >= _SHORTEST]
+            for first, end in parts:
+                kept[first:end] = True
+            heel[:, side] &= kept
+            ball[:, side] &= kept
+            plants.append(tuple(parts))
+        return Contacts(heel, ball, (plants[0], plants[1]))
+
 
 def find(joints: Array, channels: Array | None = None) -> Contacts:
     """Contacts of (N, 22, 3) joints in metres, Y up, 20 fps.

@@ -81,12 +81,12 @@ def skating(feet: list[Foot], contacts: Contacts, to_world: Array, scale: float)
     return float(every.mean()) if len(every) else 0.0
 
 
-def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float) -> None:
-    """Hold the foot in its footprints; changes ``ankle``, ``sole``, ``planted`` and ``toes``."""
+def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float) -> Foot:
+    """The foot held in its footprints; ``scale`` is scene units over metres of the motion."""
     plants = contacts.plants[side]
     ball_now = foot.ankle + foot.sole @ foot.ball
     up = unit(floor.up)
-    own_ankle, own_sole = foot.ankle.copy(), foot.sole.copy()
+    own_ankle, own_sole = foot.ankle, foot.sole
     ahead = own_sole[..., 2]
     flat_ahead: Array = ahead - (ahead @ up)[:, None] * up
     pitch = np.arctan2(ahead @ up, np.linalg.norm(flat_ahead, axis=-1))
@@ -134,14 +134,20 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
     fading_ankle = own_ankle + share * (ankle[edges] - own_ankle[edges])
     fading_sole = slerp(none, sole[edges] @ own_back, share) @ own_sole
     held = inside[:, None]
-    foot.ankle = np.where(held, ankle, np.where(share > 0, fading_ankle, own_ankle))
-    foot.sole = np.where(held[..., None], sole, np.where(share[..., None] > 0, fading_sole, own_sole))
-    flat = np.where(held, ball_down[:, None], share * ball_down[edges][:, None])
-    foot.toes = foot.sole @ about(np.array([1.0, 0.0, 0.0]), flat[:, 0] * np.where(inside, roll, roll[edges]))
-    foot.planted = np.where(inside, 1.0, fade)
+    new_sole = np.where(held[..., None], sole, np.where(share[..., None] > 0, fading_sole, own_sole))
+    flat = np.where(inside, ball_down * roll, fade * ball_down[edges] * roll[edges])
+    foot = Foot(
+        np.where(held, ankle, np.where(share > 0, fading_ankle, own_ankle)),
+        new_sole,
+        foot.ball,
+        foot.heel,
+        np.where(inside, 1.0, fade),
+        new_sole @ about(np.array([1.0, 0.0, 0.0]), flat),
+    )
     for number in range(1, len(plants)):
         if plants[number][0] - plants[number - 1][1] <= 2 * _BLEND:
             _lift(foot, plants[number - 1][1], plants[number][0], floor, scale)
+    return foot
 
 
 def _weight(flags: Array) -> Array:
@@ -187,15 +193,17 @@ def lower_hips(hips: list[Array], feet: list[Foot], lengths: list[float], up: Ar
     return gaussian(around, 2.0)
 
 
-def raise_heels(foot: Foot, hip: Array, length: float) -> None:
+def raise_heels(foot: Foot, hip: Array, length: float) -> Array:
     """Where a leg is still too short for its footprint the heel comes up about the ball, as far as it must.
 
     The ankle goes round the ball in the plane of the foot until it is within reach of the hip (a circle and a sphere).
+    Returns (N,) radians by which the heel was raised.
     """
+    raised = np.zeros(len(hip))
     reach = _STRETCH * length
     far = (np.linalg.norm(hip - foot.ankle, axis=-1) > reach) & (foot.planted > 0)
     if not far.any():
-        return
+        return raised
     rows = np.flatnonzero(far)
     sole, ball = foot.sole[rows], (foot.ankle + foot.sole @ foot.ball)[rows]
     seen = np.einsum("nji,nj->ni", sole, hip[rows] - ball)  # the hip from the ball, in axes of the sole
@@ -211,3 +219,5 @@ def raise_heels(foot: Foot, hip: Array, length: float) -> None:
     turned = sole @ about(np.array([1.0, 0.0, 0.0]), turn)
     foot.sole[rows] = turned
     foot.ankle[rows] = ball - turned @ foot.ball
+    raised[rows] = turn
+    return raised

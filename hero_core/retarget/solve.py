@@ -43,7 +43,7 @@ _SIDES = ("left", "right")
 _LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle"))
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
-_TURN_LIMITS = np.radians([40.0, 90.0])
+_TURN_LIMITS = np.radians([25.0, 60.0])
 
 
 @dataclass
@@ -195,17 +195,19 @@ def pose(
         before = standing.skating(feet, found, rig.to_world, scale)
         measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
         if before > standing.CLEAN:
-            lowered = _hold(feet, found, floor, roots, rest, scale, into)
-            path = path - lowered[:, None] * unit(up)
-            for kind in roots:
-                roots[kind] = roots[kind] - lowered[:, None] * unit(up)
+            feet, found, lowered = _hold(feet, found, floor, roots, rest, scale)
+            drop = lowered[:, None] * unit(up)
+            path = path - drop
+            for name, target in targets.items():
+                roots[name] = roots[name] - drop
+                targets[name] = None if target is None else target - drop
             for side, foot_now in zip(_SIDES, feet, strict=True):
                 targets[f"{side}_leg"] = foot_now.ankle
                 soles[side] = foot_now.sole
                 toes = bones.joints.get(f"{side}_foot")
                 if toes is not None:
                     turns[toes] = foot_now.toes @ rest.feet[side].T
-            measures["hips_lowered"] = float(np.linalg.norm(rig.to_world[:3, :3] @ unit(up)) * lowered.max() / scale)
+            measures["hips_lowered"] = float(lowered.max() / np.linalg.norm(up) / scale)
     reached = _reach(limbs, roots, targets, rest)
     if found is not None and measures["skating_before"] > standing.CLEAN:
         for side, foot_now in zip(_SIDES, feet, strict=True):
@@ -336,25 +338,29 @@ def _feet(
 
 
 def _hold(
-    feet: list[Foot],
-    contacts: Contacts,
-    floor: Floor,
-    roots: dict[str, Array],
-    rest: _Rest,
-    scale: float,
-    into: Array,
-) -> Array:
-    """Feet into their footprints; returns (N,) by how much the hips come down for it, along the unit ``up``."""
-    for side, foot in enumerate(feet):
-        standing.plant(foot, side, contacts, floor, scale)
+    feet: list[Foot], contacts: Contacts, floor: Floor, roots: dict[str, Array], rest: _Rest, scale: float
+) -> tuple[list[Foot], Contacts, Array]:
+    """Feet in their footprints, the contacts that came about, and (N,) by how much the hips come down, along ``up``.
+
+    A foot that its leg cannot bring to the floor, hips lowered and heel raised, does not stand there after all.
+    """
     hips = [roots[f"{side}_leg"] for side in _SIDES]
     lengths = [sum(rest.lengths[f"{side}_leg"]) for side in _SIDES]
     up = unit(floor.up)
-    most = standing.LOWERED * scale * float(np.linalg.norm(floor.up))
-    lowered = standing.lower_hips(hips, feet, lengths, up, most)
-    for hip, foot, length in zip(hips, feet, lengths, strict=True):
-        standing.raise_heels(foot, hip - lowered[:, None] * up, length)
-    return lowered
+    one_metre = scale * float(np.linalg.norm(floor.up))
+    for last in (False, True):
+        planted = [standing.plant(foot, side, contacts, floor, scale) for side, foot in enumerate(feet)]
+        lowered = standing.lower_hips(hips, planted, lengths, up, standing.LOWERED * one_metre)
+        raised, missed = [], []
+        for hip, foot, length in zip(hips, planted, lengths, strict=True):
+            hip = hip - lowered[:, None] * up
+            raised.append(standing.raise_heels(foot, hip, length) > np.radians(2.0))
+            missed.append(np.linalg.norm(hip - foot.ankle, axis=-1) > length + 0.005 * one_metre)
+        miss = np.stack(missed, 1)
+        if last or not (miss & (contacts.heel | contacts.ball)).any():
+            break
+        contacts = contacts.without(miss, miss)
+    return planted, contacts.without(np.stack(raised, 1), np.zeros_like(miss)), lowered
 
 
 def _reach(

@@ -105,6 +105,7 @@ def _beside(
         aside = float(np.linalg.norm(off - (off @ direction) * direction)) / length
         slope = abs(float(unit(rig.tails[row] - rig.heads[row]) @ direction))
         named = _NAMED.search(rig.names[row]) is not None
-        if -0.05 <= place <= 1.0 and aside < (0.2 if named else 0.02) and (named or slope > 0.98):
+        lies_on_it = 0.05 < place < 0.95 and aside < 0.02 and slope > 0.98
+        if lies_on_it or (named and -0.05 <= place <= 1.0 and aside < 0.2):
             found[row] = min(max(place, 0.0), 1.0)
     return found
