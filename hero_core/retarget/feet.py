@@ -42,6 +42,7 @@ class Foot:
     heel      (3,) from the ankle to the heel, the point of the sole below it
     planted   (N,) 0..1 how much it is held
     toes      (N, 3, 3) sole of the toes, which stay on the floor while the foot rolls over the ball
+    pivots    (N,) bool, it turns on its ball
     """
 
     ankle: Array
@@ -50,6 +51,7 @@ class Foot:
     heel: Array
     planted: Array
     toes: Array
+    pivots: Array
 
     def points(self) -> tuple[Array, Array]:
         """(N, 3) heel and (N, 3) ball."""
@@ -95,7 +97,7 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
     count = len(pitch)
     inside, heel, ball = np.zeros(count, bool), contacts.heel[:, side].copy(), contacts.ball[:, side]
     headings, prints = np.tile([0.0, 0.0, 1.0], (count, 1)), np.zeros((count, 3))
-    edges, fade = np.zeros(count, np.int64), np.zeros(count)
+    edges, fade, pivots = np.zeros(count, np.int64), np.zeros(count), np.zeros(count, bool)
     ahead_unit = unit(flat_ahead)
     for number, (first, end) in enumerate(plants):
         here = slice(first, end)
@@ -103,9 +105,12 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
         # Over from heel to ball through a pose with both, so that the foot does not leave its print.
         heel[first + 1 : end] |= ball[first + 1 : end] & ~ball[first : end - 1]
         heel[first : end - 1] |= ball[first : end - 1] & ~ball[first + 1 : end]
-        headings[here] = unit(ahead_unit[here].sum(0))
-        if np.arccos(np.clip(ahead_unit[here] @ headings[first], -1, 1)).max() > _PIVOT:
-            headings[here] = unit(gaussian(ahead_unit[here], 1.5))  # on the ball; the heel goes round
+        headings[here] = unit(flat_ahead[here].sum(0))
+        # A foot that points down, as when it pushes off, has no heading to speak of.
+        turned = np.arccos(np.clip(ahead_unit[here] @ headings[first], -1, 1)) * (np.abs(pitch[here]) < _ROLL / 2)
+        if turned.max() > _PIVOT:  # on the ball; the heel goes round
+            headings[here] = unit(gaussian(flat_ahead[here], 1.5))
+            pivots[here] = True
         prints[here] = np.median(ball_now[here][ball[here]] if ball[here].any() else ball_now[here], axis=0)
         # Half of the way to the plants before and after belongs to this one.
         before = first - plants[number - 1][1] if number else 2 * _BLEND
@@ -143,6 +148,7 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
         foot.heel,
         np.where(inside, 1.0, fade),
         new_sole @ about(np.array([1.0, 0.0, 0.0]), flat),
+        pivots,
     )
     for number in range(1, len(plants)):
         if plants[number][0] - plants[number - 1][1] <= 2 * _BLEND:

@@ -333,7 +333,8 @@ def _feet(
         ankle = rest.points[f"{side}_ankle"]
         down = (rest.level(ankle) - rest.floor) / max(float(np.linalg.norm(rig.to_world[1, :3])), 1e-12)
         ball = rest.feet[side].T @ (rest.balls[side] - ankle)
-        feet.append(Foot(target, sole, ball, np.array([0.0, -down, 0.0]), np.zeros(len(sole)), sole.copy()))
+        heel, never = np.array([0.0, -down, 0.0]), np.zeros(len(sole), bool)
+        feet.append(Foot(target, sole, ball, heel, never.astype(float), sole, never))
     return feet
 
 
@@ -354,7 +355,7 @@ def _hold(
         raised, missed = [], []
         for hip, foot, length in zip(hips, planted, lengths, strict=True):
             hip = hip - lowered[:, None] * up
-            raised.append(standing.raise_heels(foot, hip, length) > np.radians(2.0))
+            raised.append(foot.pivots | (standing.raise_heels(foot, hip, length) > np.radians(2.0)))
             missed.append(np.linalg.norm(hip - foot.ankle, axis=-1) > length + 0.005 * one_metre)
         miss = np.stack(missed, 1)
         if last or not (miss & (contacts.heel | contacts.ball)).any():
