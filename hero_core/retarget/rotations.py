@@ -16,7 +16,7 @@ EULER_ORDERS = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 def unit(vectors: Array) -> Array:
     """(..., 3) vectors of length 1; a vector without length stays zero."""
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
-    return np.asarray(vectors / np.where(length > 1e-12, length, 1.0))
+    return np.asarray(vectors / np.maximum(length, 1e-12))
 
 
 def across(vectors: Array, axis: Array) -> Array:

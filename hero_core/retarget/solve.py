@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import HeroError
-from ..motion import FPS, JOINTS
+from ..motion import JOINTS
 from . import feet as standing
-from .contacts import Contacts, find
+from .contacts import Contacts, find, speeds
 from .feet import Floor, Foot
 from .ik import two_bone
 from .limits import clamp
@@ -146,6 +146,7 @@ def pose(
 
     limbs: dict[str, _Limb] = {}
     soles: dict[str, Array] = {}
+    floors = _near_floor(joints)
     for side in _SIDES:
         collar: Array = at[f"{side}_shoulder"] - at[f"{side}_collar"]
         collar_turn = _follow(chest_frame, collar, _ease(chest_frame, collar)) @ rest.body.T
@@ -160,7 +161,7 @@ def pose(
                 _even_limb(limb, *points)
             limbs[f"{side}_{kind}"] = limb
         if f"{side}_ankle" in bones.segments:
-            soles[side] = _foot(joints, side, foot, limbs[f"{side}_leg"].hinge, unit(up))
+            soles[side] = _foot(joints, side, foot, limbs[f"{side}_leg"].hinge, unit(up), *floors[side])
     _turn_limbs(turns, limbs, bones, rest)
     _turn_feet(turns, soles, bones, rest)
 
@@ -177,7 +178,7 @@ def pose(
     ends = [bones.joints[f"{side}_{name}"] for side in _SIDES for name in ("hip", "shoulder")]
     ends += [bones.joints[name] for name in ("left_ankle", "right_ankle") if name in bones.joints]
     _, heads = _forward(rig, turns, pelvis, path, pieces, carriers, {up for row in ends for up in rig.line(row)})
-    gap = _height_over_floor(joints, heads, rest, bones)
+    gap = _height_over_floor(floors, heads, rest, bones)
     path = path - gap * up
     roots = {
         f"{side}_{kind}": heads[:, bones.joints[f"{side}_{top}"]] - gap * up
@@ -185,7 +186,7 @@ def pose(
         for kind, top, *_ in _LIMBS
     }
 
-    targets = _targets(joints, at, limbs, roots, rest, options.preserve, path, up, scale)
+    targets = _targets(joints, at, floors, limbs, roots, rest, options.preserve, path, up, scale)
     found = None
     measures: dict[str, float] = {}
     if options.pin_feet and len(soles) == 2:
@@ -269,6 +270,7 @@ def _ends(limb: _Limb, root: Array, lengths: tuple[float, float]) -> tuple[Array
 def _targets(
     joints: Array,
     at: dict[str, Array],
+    floors: dict[str, tuple[Array, Array]],
     limbs: dict[str, _Limb],
     roots: dict[str, Array],
     rest: _Rest,
@@ -299,7 +301,7 @@ def _targets(
     gaps, stands = [], []
     for side in _SIDES:
         gaps.append(rest.level(wanted[f"{side}_leg"]) - rest.level(rest.points[f"{side}_ankle"]))
-        stands.append(_near_floor(joints, side)[1])
+        stands.append(floors[side][1])
     gap, stand = np.concatenate(gaps), np.concatenate(stands)
     high = float(np.median(gap[stand])) if stand.sum() >= 3 else float(np.percentile(gap, 2))
     for side in _SIDES:
@@ -579,10 +581,9 @@ def _unbend(first: Array, second: Array, hinge: Array, bend: Array) -> tuple[Arr
     return unit(first), unit(second)
 
 
-def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Array:
+def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array, near: Array, standing: Array) -> Array:
     """(N, 3, 3) columns left, up, forward of the sole: level where the foot stands."""
     ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
-    near, standing = _near_floor(joints, side)
     slopes = np.arcsin(np.clip((ankle - ball)[:, 1] / np.maximum(np.linalg.norm(ankle - ball, axis=-1), 1e-9), -1, 1))
     slope = float(np.median(slopes[standing])) if standing.sum() >= 3 else _FLAT_FOOT
     forward = unit(foot)
@@ -596,17 +597,19 @@ def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array) -> Arr
     return np.stack([left, cosine * upward - sine * forward, cosine * forward + sine * upward], -1)
 
 
-def _near_floor(joints: Array, side: str) -> tuple[Array, Array]:
-    """(N, 1) how near the floor a foot is, 0..1, and (N,) where it stands flat and still."""
-    ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
+def _near_floor(joints: Array) -> dict[str, tuple[Array, Array]]:
+    """Side -> (N, 1) how near the floor the foot is, 0..1, and (N,) where it stands flat and still."""
     floor = np.percentile(joints[:, [_J[f"{s}_{j}"] for s in _SIDES for j in ("ankle", "foot")], 1].min(1), 5)
-    high = ball[:, 1] - floor
-    near = gaussian(1 - _smoothstep(high, 0.03, 0.09), 1.0)[:, None]
-    speed = np.linalg.norm(np.gradient(ball, axis=0), axis=-1) * FPS if len(ball) > 1 else np.zeros(len(ball))
-    still = (high < 0.06) & (speed < 0.3)
-    if still.any():  # with the heel down, not on tiptoe
-        still &= ankle[:, 1] <= np.percentile(ankle[still, 1], 50) + 0.01
-    return near, still
+    found = {}
+    for side in _SIDES:
+        ankle, ball = joints[:, _J[f"{side}_ankle"]], joints[:, _J[f"{side}_foot"]]
+        high = ball[:, 1] - floor
+        near = gaussian(1 - _smoothstep(high, 0.03, 0.09), 1.0)[:, None]
+        still = (high < 0.06) & (speeds(ball) < 0.3)
+        if still.any():  # with the heel down, not on tiptoe
+            still &= ankle[:, 1] <= np.median(ankle[still, 1]) + 0.01
+        found[side] = near, still
+    return found
 
 
 def _leg_length(joints: Array) -> float:
@@ -661,14 +664,14 @@ def _forward(
     return all_turns, heads
 
 
-def _height_over_floor(joints: Array, heads: Array, rest: _Rest, bones: BoneMap) -> float:
+def _height_over_floor(floors: dict[str, tuple[Array, Array]], heads: Array, rest: _Rest, bones: BoneMap) -> float:
     """How much too high (scene units) the rig is, once for the whole motion, so that the hips keep their path."""
     gaps, stands = [], []
     for side in _SIDES:
         if f"{side}_ankle" in bones.joints:
             ankle = rest.level(heads[:, bones.joints[f"{side}_ankle"]])
             gaps.append(ankle - rest.level(rest.points[f"{side}_ankle"]))
-            stands.append(_near_floor(joints, side)[1])
+            stands.append(floors[side][1])
     if not gaps:
         return 0.0
     gap, stand = np.concatenate(gaps), np.concatenate(stands)
