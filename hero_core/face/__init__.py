@@ -19,7 +19,7 @@ from .reaction import ARKIT, ATTRIBUTES, COEFFICIENTS, FaceReaction
 __all__ = ["ARKIT", "ATTRIBUTES", "COEFFICIENTS", "FaceReaction"]
 
 _ROOMS = {
-    "checkpoint", "config", "online", "reactdiff", "reaction",
+    "baselines", "checkpoint", "config", "metrics", "online", "reactdiff", "reaction",
 }  # fmt: skip
 
 
