@@ -92,11 +92,7 @@ def pick_armature(name: str | None, where: str) -> bpy.types.Object:
 def check_armature(obj: bpy.types.Object | None) -> None:
     """Raise HeroError where a motion cannot be put on this object; cheap enough to call before long work."""
     checked = armature.check_writable(obj)
-    _map(checked, armature.read_rig(checked))
-
-
-def _map(obj: bpy.types.Object, rig: retarget.Rig) -> retarget.BoneMap:
-    return bone_map.find(obj, rig)
+    bone_map.find(checked, armature.read_rig(checked))
 
 
 def retarget_motion(
@@ -119,12 +115,12 @@ def retarget_motion(
     bpy.context.view_layer.update()  # matrix_world of an object just moved or imported
     rig = armature.read_rig(obj, first_frame)
     read = time.perf_counter()
-    joints = motion.take(take)
-    bones = _map(obj, rig)
+    joints, contacts = motion.take(take), contacts_of(motion, take)
+    bones = bone_map.find(obj, rig)
     if rigify.is_control_rig(obj):
-        keys = rigify.solve(obj, rig, joints, bones)
+        keys = rigify.solve(obj, rig, joints, bones, options, contacts)
     else:
-        keys = retarget.solve(joints, rig, bones)
+        keys = retarget.solve(joints, rig, bones, options, contacts)
     solved = time.perf_counter()
     frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps
     frames = first_frame + frames_per_pose * np.arange(keys.poses)
@@ -140,6 +136,7 @@ def retarget_motion(
         "scale": keys.scale,
         "map": keys.joints,
         "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
+        "measures": keys.measures,
         "skipped": list(keys.skipped),
         "keys": {
             "poses": sum(keys.poses * values.shape[1] for each in curves.values() for values in each.channels.values()),

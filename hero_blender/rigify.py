@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generated Rigify rigs: the animator's controls are keyed, hands and feet by IK, never the bones that deform.
+"""Generated Rigify rigs: the animator's controls are keyed, those of IK and of FK, never the bones that deform.
 
 The solve of hero_core runs on the skeleton inside the rig (its ORG- bones). What the controls must do so that this
 skeleton follows is computed here in closed form; nothing is baked or read back frame by frame.
@@ -9,12 +9,16 @@ skeleton follows is computed here in closed form; nothing is baked or read back 
 * shoulders, neck and head are FK controls; neck and head are set to follow the body, so that their parents are known.
 * hand_ik, foot_ik: placed at wrist and ankle. Their location channel has the axes of the parent (use_local_location
   is off), and their parent is set to root.
-* elbows and knees: pole targets, out from the bend plane of the joint, as far away as they are at rest.
+* elbows and knees: pole targets, out from the bend plane of the joint, as far away as they are at rest; and the arrows
+  at the top of the limb that do the same where pole targets are switched off.
+* the FK controls of arms and legs get what the IK ones make of the limb, twist included: its upper bone keeps its roll
+  against the plane of the limb. So IK and FK can be switched at any frame and the pose stays.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import bpy
@@ -24,17 +28,21 @@ import numpy.typing as npt
 from hero_core.errors import HeroError
 from hero_core.motion import JOINTS
 from hero_core.retarget import BoneKeys, BoneMap, Pose, Preset, Rig, load_presets, map_bones, pose
-from hero_core.retarget.rotations import across, continuous, slerp, to_quaternion, unit
+from hero_core.retarget.options import Options
+from hero_core.retarget.rotations import across, basis, continuous, slerp, swing, to_quaternion, unit
 from hero_core.retarget.solve import location_channel
 
 Array = npt.NDArray[Any]
 
 _SIDES = ("left", "right")
 # One control of a limb must not fight another: what the rig offers beyond IK and poles is switched off.
-_LIMB_SETTINGS = {"IK_FK": 0.0, "IK_Stretch": 0.0, "IK_parent": 1, "pole_vector": 1, "pole_parent": 1}
+_LIMB_SETTINGS = {
+    "IK_FK": 0.0, "IK_Stretch": 0.0, "IK_parent": 1, "pole_vector": 1, "pole_parent": 1, "FK_limb_follow": 0.0,
+}  # fmt: skip
 _BODY_SETTINGS = {"torso_parent": 1, "neck_follow": 1.0, "head_follow": 1.0}
 
 
+@lru_cache
 def _preset() -> Preset:
     return next(preset for preset in load_presets() if preset.controls)
 
@@ -94,29 +102,43 @@ def _depth(name: str, parents: dict[str, str | None]) -> int:
     return depth
 
 
-def solve(obj: bpy.types.Object, rig: Rig, joints: Array) -> BoneKeys:
+def solve(
+    obj: bpy.types.Object,
+    rig: Rig,
+    joints: Array,
+    bones: BoneMap | None = None,
+    options: Options | None = None,
+    contacts: Array | None = None,
+) -> BoneKeys:
     """Keys of the controls such that the skeleton inside moves as ``joints`` (N, 22, 3) do; see ``retarget.solve``.
+
+    bones: the map of ``skeleton(rig)``; found where it is not given.
 
     Raises HeroError as that does, and where the rig lacks a part of the spine.
     """
     inner = skeleton(rig)
-    bones = map_bones(inner)
+    bones, options = bones or map_bones(inner), options or Options()
     if not bones.spine:
         raise HeroError(f"The Rigify rig '{obj.name}' has no spine; generate it from a human metarig.")
-    return _Controls(obj, rig, inner, bones, pose(joints, inner, bones)).keys()
+    return _Controls(obj, rig, inner, bones, pose(joints, inner, bones, options, contacts), options).keys()
 
 
 class _Controls:
     """One solve: what is known while the controls are worked out, from the torso outwards."""
 
-    def __init__(self, obj: bpy.types.Object, rig: Rig, inner: Rig, bones: BoneMap, solved: Pose) -> None:
-        self.obj, self.rig, self.inner, self.bones, self.solved = obj, rig, inner, bones, solved
+    def __init__(
+        self, obj: bpy.types.Object, rig: Rig, inner: Rig, bones: BoneMap, solved: Pose, options: Options
+    ) -> None:
+        self.obj, self.rig, self.inner, self.bones, self.solved, self.options = obj, rig, inner, bones, solved, options
         self.count = len(solved.heads)
         self.rotations: dict[str, Array] = {}
         self.locations: dict[str, Array] = {}
         self.basis: dict[int, Array] = {}  # row of a control -> (N, 3, 3) its rotation away from rest, own axes
         self.shares = _shares(obj, rig)
         self.shift = np.zeros((self.count, 3))  # of everything that hangs on the torso
+        hips_carry = options.root == "hips" and not options.in_place
+        # (N, 3) the way that the controls do not go themselves, because the root or the object does, or nothing
+        self.carried = np.zeros((self.count, 3)) if hips_carry else solved.path
 
     def turn_of(self, joint: str, last: bool = False) -> Array:
         """(N, 3, 3) wanted turn of the bone of a joint, or of the last bone of its segment."""
@@ -162,9 +184,9 @@ class _Controls:
         self.rotations[name] = continuous(to_quaternion(own))
 
     def place(self, name: str, head: Array) -> None:
-        """Key the location of a control below unmoved parents."""
+        """Key the location of a control below parents that go no way but the one that is not the controls' own."""
         row = self.rig.index[name]
-        self.locations[name] = location_channel(self.rig, row, head - self.rig.heads[row])
+        self.locations[name] = location_channel(self.rig, row, head - self.carried - self.rig.heads[row])
 
     def keys(self) -> BoneKeys:
         body = _controls()
@@ -182,13 +204,24 @@ class _Controls:
             settings |= self.limbs(side)
         still = [self.rig.names[row] for name in self.locations for row in self.rig.line(self.rig.index[name])[1:]]
         stale = [name for name in self.rig.names if name.startswith(("spine_fk", "foot_spin_ik", "foot_heel_ik"))]
+        travel = None
+        if self.options.root == "root" and not self.options.in_place:
+            root = body.get("root", "")
+            if root not in self.rig.index:
+                raise HeroError(f"The Rigify rig '{self.obj.name}' has no root control; let the hips carry the way.")
+            self.locations[root] = location_channel(self.rig, self.rig.index[root], self.carried)
+        elif self.options.root == "object" and not self.options.in_place:
+            travel = self.carried @ self.rig.to_world[:3, :3].T
+        free = [name for name in dict.fromkeys((*still, *stale)) if name not in self.locations]
         return BoneKeys(
             self.rotations,
             self.locations,
             self.solved.scale,
             {j: self.inner.names[self.bones.joints[j]] if j in self.bones.joints else None for j in JOINTS},
-            still=tuple(dict.fromkeys(n for n in (*still, *stale) if not self.rig.owned[self.rig.index[n]])),
+            still=tuple(name for name in free if not self.rig.owned[self.rig.index[name]]),
             settings=settings,
+            travel=travel,
+            measures=dict(self.solved.measures),
         )
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:
@@ -201,8 +234,18 @@ class _Controls:
         self.limb(side, ("shoulder", "elbow", "wrist"), shoulder, self.turn_of(f"{side}_elbow"))
         hip = self.follow(self.row_of(f"{side}_hip"))[1]
         self.limb(side, ("hip", "knee", "ankle"), hip, self.turn_of(f"{side}_ankle"))
-        settings = self.settings(controls["arm"], _LIMB_SETTINGS) | self.settings(controls["leg"], _LIMB_SETTINGS)
+        self.toe(side)
+        chosen = {**_LIMB_SETTINGS, "IK_FK": 1.0 if self.options.controls == "fk" else 0.0}
+        settings = self.settings(controls["arm"], chosen) | self.settings(controls["leg"], chosen)
         return settings | self.rigid(controls["elbow"]) | self.rigid(controls["knee"])
+
+    def toe(self, side: str) -> None:
+        """The toes, where the solve turns them; both their controls hang on the foot."""
+        row = self.bones.joints.get(f"{side}_foot")
+        for purpose in ("foot", "fk_foot"):
+            name = _controls(side).get(purpose, "")
+            if name in self.rig.index and row is not None and row in self.solved.turned:
+                self.turn(name, self.solved.turns[:, row], above=self.turn_of(f"{side}_ankle"))
 
     def collar_end(self, control: str, side: str) -> Array:
         """(N, 3) where the shoulder joint is, carried by the collar control."""
@@ -221,8 +264,45 @@ class _Controls:
         chord = unit(end - root)
         out = np.cross(chord, across(self.solved.hinges[f"{side}_{joints[1]}"], chord))
         pole = controls[joints[1]]
-        reach = np.linalg.norm(self.rig.heads[self.rig.index[pole]] - rest[1])
-        self.place(pole, middle + reach * out)
+        pole_rest = self.rig.heads[self.rig.index[pole]]
+        self.place(pole, middle + np.linalg.norm(pole_rest - rest[1]) * out)
+        # What Rigify makes of it: the limb keeps its roll against the plane of root, end and pole.
+        plane, plane_rest = np.cross(chord, out), unit(np.cross(rest[2] - rest[0], pole_rest - rest[0]))
+        upper = basis(middle - root, plane) @ basis(rest[1] - rest[0], plane_rest).T
+        lower = basis(end - middle, plane) @ basis(rest[2] - rest[1], plane_rest).T
+        above = self.follow(self.row_of(f"{side}_{joints[0]}"))[0] if joints[0] == "hip" else self.collar_turn(side)
+        names = [controls.get(f"fk_{joint}", "") for joint in joints]
+        if all(name in self.rig.index for name in names):
+            self.turn(names[0], upper, above=above)
+            self.turn(names[1], lower, above=upper)
+            self.turn(names[2], end_turn, above=lower)
+        self.arrow(controls.get(f"swing_{joints[0]}", ""), above, chord, plane, plane_rest)
+
+    def collar_turn(self, side: str) -> Array:
+        """(N, 3, 3) turn of what an arm hangs on."""
+        control = _controls(side)["collar"]
+        row = self.rig.index[control] if control in self.basis_names() else self.row_of(f"{side}_shoulder")
+        return self.follow(row)[0]
+
+    def basis_names(self) -> set[str]:
+        return {self.rig.names[row] for row in self.basis}
+
+    def arrow(self, name: str, above: Array, chord: Array, plane: Array, plane_rest: Array) -> None:
+        """Key the control that turns a limb about itself without a pole target; its parent swings towards the end."""
+        if name not in self.rig.index:
+            return
+        row = self.rig.index[name]
+        swinging = int(self.rig.parents[row])
+        if swinging < 0:
+            return
+        rest_along = self.rig.rotations[swinging][:, 1]
+        carried = swing(above @ rest_along, chord) @ above
+        along = carried @ self.rig.rotations[row][:, 1]
+        had, wanted = across(carried @ plane_rest, along), across(plane, along)
+        angle = np.arctan2(np.sum(np.cross(had, wanted) * along, -1), np.sum(had * wanted, -1))
+        half = np.unwrap(angle)[:, None] / 2
+        turn = np.concatenate([np.cos(half), 0 * half, np.sin(half), 0 * half], -1)
+        self.rotations[name] = continuous(turn)
 
     def settings(self, bone: str, wanted: dict[str, float]) -> dict[tuple[str, str], float]:
         """Those of the wanted custom properties that this rig has."""

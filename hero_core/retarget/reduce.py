@@ -28,7 +28,7 @@ from .rotations import EULER_ORDERS, to_axis_angle, to_euler, to_matrix, unit
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.05, 0.2), (0.5, 1.0)
+_STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 16
 
@@ -471,7 +471,7 @@ class _Reduction:
 
 
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
-_POLE = 3.0  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
+_POLE = 1.5  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
 _FIRST_STEP, _PATIENCE, _DISPENSABLE, _BLAME = 5, 1, 2.5, 0.7
 _PLAN = (4, 2, 2)  # rounds of adding before each taking out
 
