@@ -18,12 +18,13 @@ from ..motion import FPS
 
 Array = npt.NDArray[Any]
 
-ANKLES, BALLS, KNEES = (7, 8), (10, 11), (4, 5)  # left, right
+ANKLES, BALLS, KNEES, HIPS = (7, 8), (10, 11), (4, 5), (1, 2)  # left, right
 
 # A foot comes to stand below the first of each pair, and goes on standing below the second.
 _HEIGHT = {"ball": (0.05, 0.08), "heel": (0.03, 0.045)}  # m above where it stands; the heel comes up early
 _SPEED = (0.35, 0.6)  # m/s; generated feet slide at up to that while they stand
 _SHIN = 0.4  # cosine of the shin to the vertical: who kneels or lies does not stand on that foot
+_CROUCH = 0.2  # of the leg by which the hips are above the ankles of who stands, however low
 _SHORTEST, _GAP = 3, 2  # frames of a contact, and of a break in it that is none
 _DRIFT = 0.1  # m; a foot that has slid further than this from where it stands has stepped
 _STEP = (4, 10)  # frames of a step that is put in for that
@@ -77,8 +78,10 @@ def find(joints: Array, channels: Array | None = None) -> Contacts:
             raise HeroError(f"The contacts have shape {channels.shape}; ({count}, 4) is needed for {count} poses.")
         allowed = np.nan_to_num(np.concatenate([channels, channels[-1:]])[:count]) > 0.3 if len(channels) else allowed
     floor = floor_of(joints)
-    upright = joints[:, KNEES] - joints[:, ANKLES]  # (N, 2, 3)
-    upright = upright[..., 1] > _SHIN * np.linalg.norm(upright, axis=-1)
+    shin, thigh = joints[:, KNEES] - joints[:, ANKLES], joints[:, HIPS] - joints[:, KNEES]  # (N, 2, 3)
+    shin_length, thigh_length = np.linalg.norm(shin, axis=-1), np.linalg.norm(thigh, axis=-1)
+    upright = shin[..., 1] > _SHIN * shin_length
+    upright &= shin[..., 1] + thigh[..., 1] > _CROUCH * (shin_length + thigh_length)
     columns: dict[str, Array] = {}
     for name, rows, which in (("ball", BALLS, [1, 3]), ("heel", ANKLES, [0, 2])):
         points = joints[:, rows]

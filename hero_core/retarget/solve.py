@@ -155,11 +155,11 @@ def pose(
         foot: Array = at[f"{side}_foot"] - at[f"{side}_ankle"]
         references = {"arm": _arm_reference(side, chest_frame), "leg": _leg_reference(pelvis_frame)}
         for kind, *names in _LIMBS:
-            points = [at[f"{side}_{name}"] for name in names]
-            limb = _Limb(*_limb(*points, reference=references[kind], foot=foot if kind == "leg" else None))
-            if jittery:
-                _even_limb(limb, *points)
+            top, middle, end = (at[f"{side}_{name}"] for name in names)
+            limb = _Limb(*_limb(top, middle, end, references[kind], foot if kind == "leg" else None))
             limbs[f"{side}_{kind}"] = limb
+            if jittery:
+                _even_limb(limb, top, middle, end)
         if f"{side}_ankle" in bones.segments:
             soles[side] = _foot(joints, side, foot, limbs[f"{side}_leg"].hinge, unit(up), *floors[side])
     _turn_limbs(turns, limbs, bones, rest)
