@@ -12,6 +12,7 @@ Nothing here looks at names, and the order of siblings does not matter.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ import numpy as np
 from .rig import Array, Rig
 from .rotations import unit
 
+_TOO_MUCH = 4.2  # cost of a human that is none; those of real rigs are below 2, with raised legs at 3
 _MANY = 40  # branches of a side that are looked at, the farthest-reaching ones
 
 
@@ -117,20 +119,24 @@ def find(rig: Rig) -> Found | None:
     sides = _branches(tree, normal, offset)
     pairs = _pairs(tree, sides, normal, offset)
     # Among the limbs of a body no pair is tiny; hair and wings may be longer than they are.
-    longest = max((tree.reach[one] for one, _ in pairs), default=0.0)
-    pairs = [pair for pair in pairs if min(tree.reach[list(pair)]) > 0.3 * longest]
+    length = {top: _length(tree, _main_line(tree, top)) for pair in pairs for top in pair}
+    longest = max(length.values(), default=0.0)
+    pairs = [pair for pair in pairs if min(length[top] for top in pair) > 0.3 * longest]
     best: tuple[float, tuple[_Limb, _Limb], tuple[_Limb, _Limb]] | None = None
     legs = [limbs for pair in pairs if (limbs := _limbs(tree, pair, "leg")) is not None]
     arms = [limbs for pair in pairs if (limbs := _limbs(tree, pair, "arm")) is not None]
     for leg in legs:
-        for arm in arms:
-            if leg[0].top in (arm[0].top, arm[1].top):
-                continue
-            cost = leg[0].cost + leg[1].cost + arm[0].cost + arm[1].cost + _posture(tree, leg, arm)
-            cost += 0.5 * sum(float(np.log(longest / tree.reach[limb.top])) for limb in (leg[0], arm[0]))
+        postures = [(arm, _posture(tree, leg, arm)) for arm in arms if arm[0].top != leg[0].top]
+        postures = [(arm, posture) for arm, posture in postures if posture < math.inf]
+        nearest = min((float(np.linalg.norm(_trunk(tree, leg, arm))) for arm, _ in postures), default=1.0)
+        for arm, posture in postures:
+            cost = leg[0].cost + leg[1].cost + arm[0].cost + arm[1].cost + posture
+            cost += 0.5 * sum(math.log(longest / length[limb.top]) for limb in (leg[0], arm[0]))
+            # Hair hangs above the arms.
+            cost += 2.0 * math.log(float(np.linalg.norm(_trunk(tree, leg, arm))) / nearest)
             if best is None or cost < best[0] - 1e-9:
                 best = cost, leg, arm
-    if best is None or best[0] > 7.0:
+    if best is None or best[0] > _TOO_MUCH:
         return None
     return _label(tree, best[0], best[1], best[2], normal)
 
@@ -189,7 +195,7 @@ def _pairs(tree: _Tree, sides: tuple[list[int], list[int]], normal: Array, offse
     """Branches that are each other's mirror image, by where they start, where they lie and how far they reach."""
     pairs = []
     for one in sides[0]:
-        if tree.reach[one] < 0.08:
+        if tree.reach[one] < 0.05:
             continue
 
         def image(point: Array) -> Array:
@@ -224,45 +230,42 @@ def _main_line(tree: _Tree, top: int) -> list[int]:
     return line
 
 
-def _fork(tree: _Tree, line: list[int]) -> int:
+def _fork(tree: _Tree, line: list[int], whole: float) -> int:
     """Place in the line where fingers part, its length where they do not; twist bones beside the line do not count."""
+    beyond = max(_length(tree, line) - whole, 0.0)
     for at in range(1, len(line) - 1):
-        here, following = tree.heads[line[at]], line[at + 1]
-        step = float(np.linalg.norm(tree.heads[following] - here))
-        rest = step + float(tree.reach[following])
-        fingers = [
-            row
-            for row in tree.children[line[at]]
-            if row != following
-            and (far := float(np.linalg.norm(tree.heads[row] - here)) + _extent(tree, row)) > 1.02 * step
-            and far > 0.3 * rest
-        ]
-        if fingers and rest < 0.7 * (tree.reach[line[0]] or 1.0):
-            return at
+        following = line[at + 1]
+        if tree.reach[line[at]] > 0.4 * whole + beyond:  # a hand is short
+            continue
+        step = _apart(tree, line[at], following)
+        for row in tree.children[line[at]]:
+            if row == following:
+                continue
+            far = _apart(tree, line[at], row) + float(tree.reach[row])
+            if not tree.children[row]:  # a thumb of one bone, but no helper at a further joint
+                tail = float(np.linalg.norm(tree.tails[row] - tree.heads[row]))
+                later = [each for each in line[at + 1 :] if _apart(tree, line[at], each) > 0.02 * whole]
+                if any(_apart(tree, row, each) < 0.02 * whole for each in later):
+                    continue
+                far += tail if tail < 0.1 * whole else 0.0
+            if far > step + 0.03 * whole:
+                return at
     return len(line)
-
-
-def _extent(tree: _Tree, row: int) -> float:
-    """How far a branch reaches, with the tail of a leaf that has no child."""
-    if tree.children[row]:
-        return float(tree.reach[row])
-    return float(np.linalg.norm(tree.tails[row] - tree.heads[row]))
 
 
 def _limbs(tree: _Tree, pair: tuple[int, int], kind: str) -> tuple[_Limb, _Limb] | None:
     """Both branches divided as limbs, in the same way where their lines are alike; None where they are no limbs."""
     lines = [_main_line(tree, top) for top in pair]
-    tables = [_divisions(tree, line, kind) for line in lines]
-    if not all(tables):
-        return None
-    if len(lines[0]) == len(lines[1]):
-        shared = [key for key in tables[0] if key in tables[1]]
-        if not shared:
-            return None
-        key = min(shared, key=lambda each: (round(float(tables[0][each] + tables[1][each]), 6), each))
-        keys = [key, key]
-    else:
+    # What one side has more at its end (a sword in the hand) is no part of the limb.
+    whole = min(_length(tree, line) for line in lines)
+    tables = [_divisions(tree, line, kind, whole) for line in lines]
+    shared = [key for key in tables[0] if key in tables[1]]
+    if shared:
+        keys = [min(shared, key=lambda each: (round(tables[0][each] + tables[1][each], 6), each))] * 2
+    elif all(tables):
         keys = [min(table, key=lambda each: (round(table[each], 6), each)) for table in tables]
+    else:
+        return None
     limbs = []
     for line, table, key in zip(lines, tables, keys, strict=True):
         rows = tuple(line[at] if at < len(line) else -1 for at in key)
@@ -270,47 +273,54 @@ def _limbs(tree: _Tree, pair: tuple[int, int], kind: str) -> tuple[_Limb, _Limb]
     return limbs[0], limbs[1]
 
 
-def _divisions(tree: _Tree, line: list[int], kind: str) -> dict[tuple[int, int, int], float]:
-    """Cost of each way to take a root, a middle and an end joint from a line; the end may be the last tail."""
+def _length(tree: _Tree, line: list[int]) -> float:
+    """From the first head to the last, and to the last tail where that is not far away."""
+    heads = float(np.linalg.norm(np.diff(tree.heads[line], axis=0), axis=1).sum())
+    tail = float(np.linalg.norm(tree.tails[line[-1]] - tree.heads[line[-1]]))
+    return heads + min(tail, 0.3 * heads if len(line) > 2 else heads)
+
+
+def _divisions(tree: _Tree, line: list[int], kind: str, whole: float) -> dict[tuple[int, int, int], float]:
+    """Cost of each way to take a root, a middle and an end joint from a line; the end may be the last tail.
+
+    whole: length of the line, as far as the other side has it, too.
+    """
     points = np.concatenate([tree.heads[line], tree.tails[line[-1:]]])
-    fork = _fork(tree, line) if kind == "arm" else len(line)
-    last = min(fork, len(line) - 1)
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    way = np.concatenate([[0.0], np.cumsum(steps)])  # (K + 1,) from the top on
-    whole = float(way[len(line) - 1]) if len(line) > 2 else float(way[-1])
+    fork = _fork(tree, line, whole) if kind == "arm" else len(line)
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    way = [0.0, *np.cumsum(np.diagonal(apart, 1)).tolist()]  # from the top on
+    far: list[list[float]] = apart.tolist()
+    whole = max(whole, 1e-6)
     costs: dict[tuple[int, int, int], float] = {}
-    highest = min(len(line), 14)
-    for k in range(2, highest + 1):
-        if k > fork or (k == len(line) and last != len(line) - 1):
-            continue
-        for j in range(1, min(k, highest)):
-            lower = float(np.linalg.norm(points[k] - points[j]))
+    for k in range(2, min(len(line), 14) + 1):
+        if k > fork:
+            break
+        left = max(min(whole, way[len(line) - 1]) - way[min(k, len(line) - 1)], 0.0)
+        for j in range(1, k):
+            lower = far[j][k]
             if lower < 0.02:
                 continue
-            for i in range(j):
-                upper = float(np.linalg.norm(points[j] - points[i]))
-                if upper < 0.02 or i > 5 or not 0.3 < upper / lower < 3.3 or upper + lower < 0.3 * whole:
+            for i in range(min(j, 6)):
+                upper = far[i][j]
+                both = upper + lower
+                if upper < 0.02 or not 0.3 < upper / lower < 3.3 or both < 0.3 * whole:
                     continue
-                cost = abs(float(np.log(upper / lower)))
+                cost = abs(math.log(upper / lower)) + 0.5 * math.log(whole / min(both, whole))
                 cost += 2.0 * _bulge(points[i : j + 1]) + 2.0 * _bulge(points[j : k + 1])
                 cost += 0.8 * _bend(points[i], points[j], points[k])
-                cost += max(float(way[i]) / (upper + lower) - 0.35, 0.0)
-                cost += 0.5 * float(np.log(max(whole, 1e-6) / max(min(upper + lower, whole), 1e-6)))
-                left = whole - float(way[min(k, len(line) - 1)])
-                if kind == "arm":
-                    if fork < len(line):
-                        cost += 1.5 * float(way[fork] - way[k]) / (upper + lower)
-                    else:
-                        cost += min(max(left / (upper + lower) - 0.45, 0.0), 0.5)
+                cost += max(way[i] / both - 0.35, 0.0)
+                if kind == "arm" and fork < len(line):
+                    cost += 1.5 * (way[fork] - way[k]) / both - 0.4  # fingers: that is a hand
+                elif kind == "arm":
+                    cost += min(max(left / both - 0.45, 0.0), 0.5)
                 else:
-                    cost += 1.5 * min(max(left / (upper + lower) - 0.45, 0.0), 0.5)
-                    if left > 0.08 * (upper + lower) and _bend(points[j], points[k], points[k + 1]) > 0.4:
+                    cost += 1.5 * min(max(left / both - 0.45, 0.0), 0.5)
+                    if left > 0.08 * both and k < len(line) and _bend(points[j], points[k], points[k + 1]) > 0.4:
                         cost -= 0.3  # a foot turns away from the shin; the end of a skirt or of hair does not
                 if k == len(line):  # a tail is a weaker witness than a head
                     cost += 0.25
                 # Of bones that lie in one place the first is the joint.
-                cost += 1e-3 * (i + j + k)
-                costs[i, j, k] = cost
+                costs[i, j, k] = cost + 1e-3 * (i + j + k)
     return costs
 
 
@@ -355,11 +365,11 @@ def _posture(tree: _Tree, legs: tuple[_Limb, _Limb], arms: tuple[_Limb, _Limb]) 
     arm_length = float(np.mean([np.linalg.norm(each) for each in arm]))
     long = float(np.linalg.norm(trunk))
     if min(leg_length, arm_length) < 1e-3 or not 0.3 < long / leg_length < 3.0:
-        return float("inf")
+        return math.inf
     up = trunk / long
     down = -float(np.mean([unit(each) @ up for each in leg]))
     if abs(down) < 0.6 or not 0.25 < arm_length / leg_length < 3.0:
-        return float("inf")
+        return math.inf
     cost = 1.5 * (1.0 - abs(down)) + (2.0 if down < 0 else 0.0)
     cost += 0.5 * max(float(np.log(arm_length / leg_length)), 0.0)
     # Legs hang at the root of the trunk, arms farther up, and above the arms there is a head.
@@ -367,13 +377,21 @@ def _posture(tree: _Tree, legs: tuple[_Limb, _Limb], arms: tuple[_Limb, _Limb]) 
     if low >= 0 and high >= 0:
         meeting = tree.common([low, high])
         if meeting == high != low:
-            cost += 2.0
+            cost += 2.0 if down > 0 else math.inf
         elif meeting not in (low, high):
             hips, shoulders = (_between(tree, pair) for pair in (legs, arms))
             here = tree.heads[meeting]
             cost += 0.2 if np.linalg.norm(hips - here) < np.linalg.norm(shoulders - here) else 1.0
-    if not _above(tree, high, up, {limb.top for limb in (*legs, *arms)}):
-        cost += 1.5
+        spine = tree.heads[high] - tree.heads[low]
+        lengths = float(np.linalg.norm(spine))
+        if lengths > 0.2 * long and float(spine @ up) < 0.6 * lengths:  # a bird: the legs stand, the trunk does not
+            return math.inf
+    width = float(np.linalg.norm(tree.heads[arms[0].joints[0]] - tree.heads[arms[1].joints[0]]))
+    cost += 0.7 * max(math.log(0.45 * long / max(width, 1e-6)), 0.0)
+    head = _above(tree, high, up, {limb.top for limb in (*legs, *arms)})
+    tops = np.concatenate([tree.heads[head], tree.tails[head]]) - tree.heads[high]
+    if not head or float((tops @ up).max()) < 0.2 * long:
+        cost += 2.5
     return cost
 
 
@@ -509,7 +527,7 @@ def _neck_and_head(
     if len(line) == 1:
         level = float((tree.heads[line[0]] - hips) @ up) / long
         return {"head" if level > 1.1 else "neck": line[0]}
-    line = [line[0], *[row for before, row in pairwise(line) if _apart(tree, before, row) > 1e-3]]
+    line = [line[0], *[row for before, row in pairwise(line) if _apart(tree, before, row) > 0.006]]
     if len(line) > 2 and not tree.children[line[-1]]:
         last, before = _apart(tree, line[-2], line[-1]), _apart(tree, line[-3], line[-2])
         tail = float(np.linalg.norm(tree.tails[line[-1]] - tree.heads[line[-1]]))
