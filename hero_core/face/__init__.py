@@ -19,7 +19,7 @@ from .reaction import ARKIT, ATTRIBUTES, COEFFICIENTS, FaceReaction
 __all__ = ["ARKIT", "ATTRIBUTES", "COEFFICIENTS", "FaceReaction"]
 
 _ROOMS = {
-    "baselines", "checkpoint", "config", "metrics", "online", "reactdiff", "reaction",
+    "baselines", "checkpoint", "config", "curves", "metrics", "online", "reactdiff", "reaction",
 }  # fmt: skip
 
 

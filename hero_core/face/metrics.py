@@ -51,7 +51,7 @@ def sets_from_matrix(matrix: Array) -> list[npt.NDArray[np.int64]]:
 
 
 def sets_from_sessions(sessions: Sequence[str], count: int = 10, seed: int = 0) -> list[npt.NDArray[np.int64]]:
-    """REACT 2025: who listened in the same session is appropriate; the sample's own face and ``count`` - 1 drawn others.
+    """REACT 2025: who listened in the same session is appropriate; the sample's own face and ``count`` - 1 others.
 
     Drawn without replacement where there are enough others, with replacement otherwise; the official draw has no
     seed, so its metrics differ from run to run.
