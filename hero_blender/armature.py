@@ -24,7 +24,7 @@ from . import compat
 Array = npt.NDArray[Any]
 
 # Blender (x right, y away, z up) → hero_core (x, up, towards the viewer): what faces -Y there faces +Z here.
-_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 # Constraints that take a bone out of the animator's hands; limits, for one, leave it there.
 _OWNERS = {
@@ -66,7 +66,7 @@ def read_rig(obj: bpy.types.Object, frame: float | None = None) -> Rig:
         parents=np.array([rows[bone.parent.name] if bone.parent else -1 for bone in bones], np.int64),
         rest=np.array([bone.matrix_local for bone in bones], np.float64).reshape(-1, 4, 4),
         tails=np.array([bone.tail_local for bone in bones], np.float64).reshape(-1, 3),
-        to_world=_Y_UP @ np.array(_stand(obj, frame), np.float64),
+        to_world=Y_UP @ np.array(_stand(obj, frame), np.float64),
         use_local_location=np.array([bone.use_local_location for bone in bones], bool),
         connected=np.array([bone.use_connect for bone in bones], bool),
         inherit_rotation=np.array([bone.use_inherit_rotation for bone in bones], bool),
@@ -206,7 +206,7 @@ def _object_path(obj: bpy.types.Object, travel: Array, former: dict[str, tuple[f
     """(N, 3) the object's location channel for a way of (N, 3) through the world, Y up."""
     above = np.array(obj.matrix_world @ obj.matrix_basis.inverted_safe(), np.float64)[:3, :3]
     start = np.array(former.get("location") or obj.location[:], np.float64)
-    return start + (travel @ _Y_UP[:3, :3]) @ np.linalg.inv(above).T
+    return start + (travel @ Y_UP[:3, :3]) @ np.linalg.inv(above).T
 
 
 def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:

@@ -21,9 +21,11 @@ from hero_core.errors import HeroError
 from hero_core.motion import Motion
 from hero_core.output import check_output, whole_file
 from hero_core.retarget.mapping import write_map
+from hero_core.retarget.options import Options
 from hero_core.video import read_video
 
 from . import bone_map, compat, react, rigfile
+from .report import measured
 
 
 def parser(standalone: bool) -> argparse.ArgumentParser:
@@ -39,7 +41,7 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
     common.add_argument("--rig", type=Path, required=standalone, help=rig_help)
     common.add_argument("--armature", help="name of the armature, where there are several")
     common.add_argument("--out", type=Path, required=standalone, help=f".blend to write{opened}")
-    common.add_argument("--report", type=Path, help=".json to write: what was made")
+    common.add_argument("--report", type=Path, help=".json to write: what was made, and how well (measured on the rig)")
     common.add_argument("--map", type=Path, help=".json of which bone is which joint; it is kept on the armature")
 
     command = commands.add_parser("react", parents=[common], help="watch a video and write the reaction")
@@ -59,6 +61,8 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
 
     command = commands.add_parser("retarget", parents=[common], help="put a motion on a rig")
     command.add_argument("--motion", type=Path, required=True, help="motion.npz or joints.npy")
+    for each in (commands.choices["react"], command):
+        _add_fit(each)
 
     command = commands.add_parser("map", help="tell which bone is which joint, how it was found and how sure that is")
     command.add_argument("--rig", type=Path, required=standalone, help=rig_help)
@@ -66,6 +70,52 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
     command.add_argument("--map", type=Path, help=".json to check against the rig")
     command.add_argument("--out", type=Path, help=".json to write: correct it, then give it with --map")
     return root
+
+
+def _add_fit(command: argparse.ArgumentParser) -> None:
+    """The choices of ``hero_core.retarget.options.Options``."""
+    usual = Options()
+    group = command.add_argument_group("fit", "how the motion is put on the rig")
+    group.add_argument(
+        "--preserve", type=float, default=usual.preserve,
+        help="where proportions differ: 0 limb directions (default), 1 hand and foot positions, or between",
+    )  # fmt: skip
+    group.add_argument("--no-pin", action="store_true", help="do not hold feet that stand")
+    group.add_argument("--no-smooth", action="store_true", help="leave the jitter of the joints in")
+    group.add_argument("--limits", action="store_true", help="respect the rotation limits of the armature")
+    group.add_argument(
+        "--root", choices=["hips", "root", "object"], default=usual.root, help="what carries the way through the scene"
+    )
+    group.add_argument("--in-place", action="store_true", help="leave the way through the scene out")
+    group.add_argument(
+        "--controls", choices=["auto", "ik", "fk"], default=usual.controls,
+        help="which controls of a control rig are switched on; both are keyed",
+    )  # fmt: skip
+    group.add_argument("--every-frame", action="store_true", help="a key for each pose instead of few with handles")
+    group.add_argument("--degrees", type=float, default=usual.degrees, help="how far a bone may be off for few keys")
+    group.add_argument(
+        "--millimetres", type=float, default=usual.millimetres, help="how far hands, feet and head may be off for them"
+    )
+    group.add_argument(
+        "--action", choices=["keep", "replace", "layer", "nla"], default=usual.action,
+        help="the Action that is there: keep it, remove it, put it below the new one, or stack both in the NLA",
+    )  # fmt: skip
+
+
+def _fit(args: argparse.Namespace) -> Options:
+    return Options(
+        preserve=args.preserve,
+        pin_feet=not args.no_pin,
+        smooth=not args.no_smooth,
+        limits=args.limits,
+        root=args.root,
+        in_place=args.in_place,
+        controls=args.controls,
+        reduce=not args.every_frame,
+        degrees=args.degrees,
+        millimetres=args.millimetres,
+        action=args.action,
+    )
 
 
 def main(argv: list[str], standalone: bool = False) -> int:
@@ -97,9 +147,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.command == "react":
         report = _react(args)
     else:
-        motion = Motion.load(args.motion)
+        motion, fit = Motion.load(args.motion), _fit(args)
         armature = _character(args)
-        report = react.write_takes(armature, motion, args.motion.stem, _scene().frame_start, _scene())
+        report = react.write_takes(armature, motion, args.motion.stem, _scene().frame_start, _scene(), fit)
+        if report_file is not None:
+            report["measured"] = measured(armature, motion, 0, report, _scene(), fit)
     _save(out, report_file, report)
     names = ", ".join(take["action"] for take in report["takes"])
     print(f"{out}: '{report['armature']}' from frame {report['first_frame']} on: {names}")
@@ -126,7 +178,7 @@ def _map(args: argparse.Namespace) -> dict[str, Any]:
 
 def _react(args: argparse.Namespace) -> dict[str, Any]:
     settings = react.Settings(
-        args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype
+        args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype, fit=_fit(args)
     )
     if args.video is None:
         armature = _character(args)

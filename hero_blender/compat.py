@@ -171,7 +171,7 @@ def push_down(owner: bpy.types.ID, action: bpy.types.Action, slot: Any | None, n
     data = owner.animation_data or owner.animation_data_create()
     track = data.nla_tracks.new()
     track.name = name
-    first, last = action.frame_range
+    first, last = float(action.frame_range[0]), float(action.frame_range[1])
     strip = track.strips.new(name, math.floor(first + 1e-4), action)
     if hasattr(strip, "action_slot"):
         strip.action_slot = slot or next(iter(strip.action_suitable_slots), None)

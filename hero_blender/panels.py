@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import bpy
 
 from . import compat, operators, properties
@@ -60,6 +62,39 @@ def _quiet(layout: bpy.types.UILayout, text: str) -> None:
     row.label(text=text)
 
 
+class _FitPanel:
+    bl_label = "Fit"
+    bl_region_type = "UI"
+    bl_category = "HERO"
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    layout: bpy.types.UILayout
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, chosen = self.layout, context.scene.hero
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+
+        layout.prop(chosen, "preserve", slider=True)
+        column = layout.column(heading="Motion")
+        column.prop(chosen, "pin_feet")
+        column.prop(chosen, "smooth")
+        column.prop(chosen, "limits")
+        column = layout.column()
+        row = column.row()
+        row.active = not chosen.in_place
+        row.prop(chosen, "root")
+        column.prop(chosen, "in_place")
+        layout.prop(chosen, "controls")
+        column = layout.column(heading="Keys")
+        column.prop(chosen, "reduce")
+        inner = column.column(align=True)
+        inner.active = chosen.reduce
+        inner.prop(chosen, "angle")
+        inner.prop(chosen, "distance")
+        layout.prop(chosen, "action")
+
+
 class HERO_PT_view3d(_ReactPanel, bpy.types.Panel):
     bl_space_type = "VIEW_3D"
 
@@ -68,4 +103,14 @@ class HERO_PT_sequencer(_ReactPanel, bpy.types.Panel):
     bl_space_type = "SEQUENCE_EDITOR"
 
 
-CLASSES = (HERO_PT_view3d, HERO_PT_sequencer)
+class HERO_PT_view3d_fit(_FitPanel, bpy.types.Panel):
+    bl_space_type = "VIEW_3D"
+    bl_parent_id = "HERO_PT_view3d"
+
+
+class HERO_PT_sequencer_fit(_FitPanel, bpy.types.Panel):
+    bl_space_type = "SEQUENCE_EDITOR"
+    bl_parent_id = "HERO_PT_sequencer"
+
+
+CLASSES = (HERO_PT_view3d, HERO_PT_sequencer, HERO_PT_view3d_fit, HERO_PT_sequencer_fit)

@@ -3,13 +3,18 @@
 
 # No "from __future__ import annotations" here: Blender reads the properties from the annotations.
 
+import math
 from typing import Any
 
 import bpy
 
+from hero_core.retarget.options import Options
+
 from . import compat, torch_folder
 from .preferences import preferences
 from .react import Settings
+
+_FIT = Options()
 
 
 def _is_armature(_: bpy.types.PropertyGroup, item: bpy.types.Object) -> bool:
@@ -61,6 +66,82 @@ class HeroProperties(bpy.types.PropertyGroup):
         step=20,
         precision=1,
     )
+    preserve: bpy.props.FloatProperty(  # type: ignore[valid-type]
+        name="Preserve",
+        description="What stays where the character's proportions differ: 0 keeps the directions of the limbs, "
+        "1 the places of hands and feet",
+        default=_FIT.preserve,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+    pin_feet: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="Pin Feet", description="Hold feet that stand, where the motion slides", default=_FIT.pin_feet
+    )
+    smooth: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="Smooth", description="Take out jitter, without slowing fast moves", default=_FIT.smooth
+    )
+    limits: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="Respect Limits",
+        description="Keep to the rotation limits that the armature has, even where the motion goes beyond",
+        default=_FIT.limits,
+    )
+    root: bpy.props.EnumProperty(  # type: ignore[valid-type]
+        name="Root Motion",
+        description="What carries the character through the scene",
+        items=[
+            ("HIPS", "Hips", "The hips move; root and object stay where they are"),
+            ("ROOT", "Root Bone", "The bone at the top of the rig moves along the floor, as games like it"),
+            ("OBJECT", "Object", "The armature object moves along the floor"),
+        ],
+    )
+    in_place: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="In Place", description="Leave the way through the scene out", default=_FIT.in_place
+    )
+    controls: bpy.props.EnumProperty(  # type: ignore[valid-type]
+        name="Controls",
+        description="Which limbs of a Rigify rig are switched on; both are keyed, so switching keeps the pose",
+        items=[
+            ("AUTO", "Automatic", "IK for arms and legs"),
+            ("IK", "IK", "Hands and feet by IK controls and poles"),
+            ("FK", "FK", "Arms and legs by their FK controls"),
+        ],
+    )
+    reduce: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="Few Keys",
+        description="Only the keys that are needed, on whole frames, with fitted handles; otherwise one for each pose",
+        default=_FIT.reduce,
+    )
+    angle: bpy.props.FloatProperty(  # type: ignore[valid-type]
+        name="Angle",
+        description="How far a bone may turn away where keys are left out",
+        default=math.radians(_FIT.degrees),
+        min=math.radians(0.01),
+        soft_max=math.radians(5.0),
+        max=math.radians(45.0),
+        subtype="ANGLE",
+        precision=2,
+    )
+    distance: bpy.props.FloatProperty(  # type: ignore[valid-type]
+        name="Distance",
+        description="How far hands, feet and head may be off where keys are left out, in millimetres on a character "
+        "of 1.7 m",
+        default=_FIT.millimetres,
+        min=0.1,
+        soft_max=50.0,
+        max=500.0,
+        precision=1,
+    )
+    action: bpy.props.EnumProperty(  # type: ignore[valid-type]
+        name="Old Action",
+        description="What becomes of the Action that the character has",
+        items=[
+            ("KEEP", "Keep", "It stays in the file, beside the new one"),
+            ("REPLACE", "Replace", "It is removed, if nothing else uses it"),
+            ("LAYER", "Layer", "It goes below the new one as an NLA strip; what the take does not key shows through"),
+            ("NLA", "Push to NLA", "It becomes an NLA strip, and so do the new takes above it"),
+        ],
+    )
 
 
 def chosen_strip(context: bpy.types.Context) -> Any | None:
@@ -106,6 +187,24 @@ def settings_of(context: bpy.types.Context) -> Settings:
         device=general.device.lower(),
         dtype=general.precision.lower(),
         torch=general.torch_folder,
+        fit=fit_of(chosen),
+    )
+
+
+def fit_of(chosen: Any) -> Options:
+    """The choices of the panel Fit."""
+    return Options(
+        preserve=chosen.preserve,
+        pin_feet=chosen.pin_feet,
+        smooth=chosen.smooth,
+        limits=chosen.limits,
+        root=chosen.root.lower(),
+        in_place=chosen.in_place,
+        controls=chosen.controls.lower(),
+        reduce=chosen.reduce,
+        degrees=math.degrees(chosen.angle),
+        millimetres=chosen.distance,
+        action=chosen.action.lower(),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from characters import mixamo  # noqa: E402
 
 import hero_blender  # noqa: E402
 from hero_blender import bone_list, bone_map, compat, operators, panels, preferences, properties, torch_folder  # noqa: E402
+from hero_core.retarget.options import Options  # noqa: E402
 
+FIT = {
+    "preserve", "pin_feet", "smooth", "limits", "root", "in_place", "controls", "reduce", "angle", "distance", "action",
+}  # fmt: skip
 MODULES = (bone_list, bone_map, operators, panels, preferences, properties)
 
 
@@ -116,6 +121,12 @@ def test_settings_come_from_the_panel(addon: Any) -> None:
     chosen.length = "MODEL"
     settings = properties.settings_of(bpy.context)
     assert settings.model_length and settings.seconds is None
+    fit = settings.fit
+    assert (fit.degrees, fit.millimetres) == (pytest.approx(0.5), pytest.approx(5.0))
+    assert replace(fit, degrees=0.5, millimetres=5.0) == Options()
+    chosen.root, chosen.action, chosen.controls, chosen.reduce, chosen.preserve = "OBJECT", "NLA", "FK", False, 0.25
+    fit = properties.settings_of(bpy.context).fit
+    assert (fit.root, fit.action, fit.controls, fit.reduce, fit.preserve) == ("object", "nla", "fk", False, 0.25)
     chosen.model = "//weights"
     assert properties.settings_of(bpy.context).model == bpy.path.abspath("//weights")
 
@@ -175,8 +186,10 @@ def drawn(panel: type = panels.HERO_PT_view3d) -> list[tuple[str, Any]]:
 
 
 def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
-    for panel in panels.CLASSES:
+    for panel in (panels.HERO_PT_view3d, panels.HERO_PT_sequencer):
         assert ("operator", "hero.react") in drawn(panel)
+    for panel in (panels.HERO_PT_view3d_fit, panels.HERO_PT_sequencer_fit):
+        assert {name for _, name in drawn(panel)} == FIT
     assert ("label", "Select a movie strip in the sequencer") in drawn()
     scene = bpy.context.scene
     scene.sequence_editor_create()
@@ -364,4 +377,4 @@ def test_choices_are_saved_and_the_moment_is_not(addon: Any, tmp_path: Path) -> 
     bpy.ops.wm.open_mainfile(filepath=path)
     assert bpy.context.scene.hero.seed == 12
     names = {prop.identifier for prop in bpy.context.scene.hero.bl_rna.properties} - {"rna_type", "name"}
-    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds"}
+    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds"} | FIT

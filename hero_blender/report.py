@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Numbers of a retarget, measured on the rig as Blender evaluates it, with all its constraints, pose by pose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import bpy
+import numpy as np
+import numpy.typing as npt
+
+from hero_core.motion import Motion
+from hero_core.retarget.measure import cost, measure
+from hero_core.retarget.options import Options
+
+from . import armature, compat, rigfile
+
+Array = npt.NDArray[Any]
+
+
+def measured(
+    obj: bpy.types.Object,
+    motion: Motion,
+    take: int,
+    report: dict[str, Any],
+    scene: bpy.types.Scene,
+    options: Options,
+) -> dict[str, Any]:
+    """What the rig shows of a take whose Action is the active one; ``report`` is that of ``retarget_motion``.
+
+    The scene comes back to the frame at which it was. With few keys the motion is put on once more with all keys, for
+    what the reduction costs; that Action is removed again.
+    """
+    former, at = compat.assigned_action(obj), scene.frame_current_final
+    joints = motion.take(take)
+    channels = rigfile.contacts_of(motion, take)
+    rig = armature.read_rig(obj, report["first_frame"])
+    bones = {joint: bone for joint, bone in report["map"].items() if bone}
+    rest = {joint: (rig.to_world @ np.append(rig.heads[rig.index[bone]], 1.0))[:3] for joint, bone in bones.items()}
+    floor = float(rig.to_world[1, 3])
+    rest = {joint: point - [0.0, floor, 0.0] for joint, point in rest.items()}
+    try:
+        shown, world, local = _played(obj, scene, bones, report, len(joints))
+        for points in shown.values():
+            points[:, 1] -= floor
+        numbers = measure(joints, shown, world, rest, report["scale"], channels, options.in_place)
+        numbers["keys"] = {**report["keys"], "share": report["keys"]["written"] / max(report["keys"]["poses"], 1)}
+        if options.reduce:
+            numbers["keys"]["cost"] = _cost(obj, motion, take, report, scene, options, bones, shown, local, floor)
+    finally:
+        compat.assign_action(obj, *former)
+        scene.frame_set(int(at // 1), subframe=at % 1)
+    numbers["mapped"] = len(bones)
+    numbers["milliseconds"] = {stage: 1000 * seconds for stage, seconds in report["seconds"].items()}
+    return numbers
+
+
+def _cost(
+    obj: bpy.types.Object,
+    motion: Motion,
+    take: int,
+    report: dict[str, Any],
+    scene: bpy.types.Scene,
+    options: Options,
+    bones: dict[str, str],
+    shown: dict[str, Array],
+    local: Array,
+    floor: float,
+) -> dict[str, float]:
+    dense = rigfile.retarget_motion(
+        obj, motion, take, first_frame=report["first_frame"], name="HERO all keys", scene=scene,
+        options=replace(options, reduce=False),
+    )  # fmt: skip
+    try:
+        every, _, every_local = _played(obj, scene, bones, dense, len(motion.take(take)))
+    finally:
+        bpy.data.actions.remove(bpy.data.actions[dense["action"]])
+    for points in every.values():
+        points[:, 1] -= floor
+    return cost(shown, every, local, every_local, report["scale"])
+
+
+def _played(
+    obj: bpy.types.Object, scene: bpy.types.Scene, bones: dict[str, str], report: dict[str, Any], poses: int
+) -> tuple[dict[str, Array], Array, Array]:
+    """Joint -> (N, 3) heads in the scene, Y up, (N, B, 3, 3) orientations there, and those against the parent."""
+    names = list(dict.fromkeys(bones.values()))
+    matrices = np.empty((poses, len(names), 4, 4))
+    parents = np.empty((poses, len(names), 4, 4))
+    world = np.empty((poses, 4, 4))
+    for pose in range(poses):
+        frame = report["first_frame"] + pose * report["frames_per_pose"]
+        scene.frame_set(int(frame // 1), subframe=frame % 1)
+        shown = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
+        world[pose] = armature.Y_UP @ np.array(shown.matrix_world)
+        for number, name in enumerate(names):
+            bone = shown.pose.bones[name]
+            matrices[pose, number] = bone.matrix
+            parents[pose, number] = bone.parent.matrix if bone.parent else np.eye(4)
+    placed = world[:, None] @ matrices
+    heads = {joint: placed[:, names.index(bone), :3, 3].copy() for joint, bone in bones.items()}
+    local = np.linalg.inv(_rotation(parents)) @ _rotation(matrices)
+    return heads, _rotation(placed), local
+
+
+def _rotation(matrices: Array) -> Array:
+    """(..., 3, 3) the rotation of matrices with scale."""
+    columns = matrices[..., :3, :3]
+    return np.asarray(columns / np.linalg.norm(columns, axis=-2, keepdims=True))
