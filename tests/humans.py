@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class _Bones:
 
     def chain(self, name: str, parent: str, points: list[Any]) -> str:
         """A bone between each two points; the name of the last."""
-        for at, (head, tail) in enumerate(zip(points, points[1:], strict=False), 1):
+        for at, (head, tail) in enumerate(pairwise(points), 1):
             parent = self.add(f"{name}{at}", parent, head, tail)
         return parent
 
@@ -124,7 +125,7 @@ def _parts(name: str, count: int) -> list[str]:
 def _segment(bones: _Bones, it: Build, name: str, parent: str, start: Array, end: Array) -> str:
     """A limb bone in its parts, with twist bones beside it; the name of the last part."""
     steps = [start + (end - start) * t for t in np.linspace(0, 1, it.split + 1)]
-    for part, head, tail in zip(_parts(name, it.split), steps, steps[1:], strict=False):
+    for part, head, tail in zip(_parts(name, it.split), steps[:-1], steps[1:], strict=True):
         parent = bones.add(part, parent, head, tail)
     if it.twists:
         middle = (start + end) / 2

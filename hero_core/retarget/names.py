@@ -92,7 +92,8 @@ class Name:
 
 def _vocabulary() -> set[str]:
     known = {word for ways in _PARTS.values() for way in ways for word in way.split()}
-    return {word for word in known | _NOISE | _OTHER | _LESSER | {"left", "right"} if len(word) > 1}
+    known |= _NOISE | _OTHER | _LESSER | {"left", "right"}
+    return {word for word in known if len(word) > 1 or not word.isascii()}
 
 
 _KNOWN = _vocabulary()

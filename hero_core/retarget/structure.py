@@ -5,7 +5,7 @@ A human at rest is a mirror image of itself. The plane of the mirror is found fi
 partners; what hangs wholly on one side of it is a branch, and branches come in pairs. One pair is the legs and one the
 arms: those whose chains divide best into two long parts and an end, that hang right on each other, with legs that run
 along the trunk. Every criterion is a cost without units, so size and place of the rig do not matter. Toes, knees and
-faces say where the front is, and so which side is left.
+elbows say where the front is, and so which side is left.
 
 Nothing here looks at names, and the order of siblings does not matter.
 """

@@ -2,17 +2,24 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from humans import Build, human
 from skeletons import MIXAMO, rig
 
 from hero_core.errors import HeroError
 from hero_core.motion import JOINTS
-from hero_core.retarget import Rig, load_presets, map_bones, mapping
+from hero_core.retarget import Preset, Rig, load_presets, map_bones, mapping
+from hero_core.retarget.mapping import partial_map, read_map, resolve, write_map
 from hero_core.retarget.names import plain
+from hero_core.retarget.vrm import read_vrm, vrm_map
+
+PARTS = ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
 
 UNREAL = {
     "pelvis": "pelvis", "left_hip": "thigh_l", "right_hip": "thigh_r", "spine1": "spine_01", "left_knee": "calf_l",
@@ -145,6 +152,306 @@ def test_split_limbs_and_long_spines_turn_as_segments() -> None:
     bones = map_bones(of)
     assert [of.names[row] for row in bones.segments["left_hip"]] == ["LeftUpLeg", "LeftUpLegPart2"]
     assert [of.names[row] for row in bones.spine] == ["Spine", "Spine1", "Spine2"]
+
+
+def built(preset: Preset) -> tuple[Rig, dict[str, str]]:
+    """A body whose bones have the first names of a preset, with bones between them that others have there, too."""
+    build = Build(hand=2, arms=35, hip_helpers=True, root=True, face=True, twists=True)
+    of, joints = human(build)
+    new = {bone: preset.names[joint][0] for joint, bone in joints.items() if preset.names.get(joint)}
+    spine = [joints[f"spine{number}"] for number in (1, 2, 3)]
+    new |= dict(zip(spine, preset.spine, strict=False))
+    free = [name for name in preset.needs if name not in new.values()]
+    names = [new.get(name, f"zz{row}") for row, name in enumerate(of.names)]
+    helpers = [row for row, name in enumerate(names) if name.startswith("zz")]
+    for row, name in zip(helpers[-len(free) :] if free else [], free, strict=True):
+        names[row] = name
+    named = replace(of, names=tuple(names))
+    return named, {joint: new[bone] for joint, bone in joints.items() if bone in new}
+
+
+@pytest.mark.parametrize("prefix", ["", "Hero:", "Armature_"])
+@pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.name)
+def test_every_preset_finds_its_kind(preset: Preset, prefix: str) -> None:
+    of, joints = built(preset)
+    of = replace(of, names=tuple(prefix + name for name in of.names))
+    bones = map_bones(of)
+    got = {joint: of.names[row] for joint, row in bones.joints.items()}
+    wanted = {joint: prefix + name for joint, name in joints.items()}
+    assert {joint: got.get(joint) for joint in wanted} == wanted
+    limbs = [joint for joint in got if joint in preset.names and not joint.startswith("spine")]
+    assert {bones.how[joint] for joint in limbs} == {f"preset {preset.name}"}
+    assert all(bones.sure[joint] > 0.95 for joint in limbs)
+
+
+NAMES = {
+    "Kinect": ("{Side}", ["Hip{s}", "Knee{s}", "Ankle{s}", "Foot{s}", None, "Shoulder{s}", "Elbow{s}", "Wrist{s}"]),
+    "Maya": ("l", ["{s}_leg_hip_jnt", "{s}_leg_knee_jnt", "{s}_leg_ankle_jnt", "{s}_leg_ball_jnt",
+                   "{s}_arm_clavicle_jnt", "{s}_arm_shoulder_jnt", "{s}_arm_elbow_jnt", "{s}_arm_wrist_jnt"]),
+    "by hand": ("L", ["Leg_Upper.{s}", "Leg_Lower.{s}", "Foot.{s}", "Toes.{s}", "Shoulder.{s}", "Arm_Upper.{s}",
+                      "Arm_Lower.{s}", "Hand.{s}"]),
+    "short": ("l", ["{s}thigh", "{s}calf", "{s}foot", "{s}toe", "{s}clav", "{s}uparm", "{s}lowarm", "{s}hand"]),
+    "Blender": ("L", ["leg.{s}", "shin.{s}", "ankle.{s}", "ball.{s}", "collarbone.{s}", "arm.{s}", "forearm.{s}",
+                      "hand.{s}.001"]),
+    "Japanese": ("左", ["{s}太もも", "{s}膝", "{s}足首", "{s}つま先", "{s}肩", "{s}上腕", "{s}前腕", "{s}手"]),
+    "behind": ("左", ["大腿_{s}", "小腿_{s}", "脚_{s}", "脚趾_{s}", "锁骨_{s}", "上臂_{s}", "前臂_{s}", "手_{s}"]),
+    "full width": ("左", ["ＵｐｐｅｒＬｅｇ{s}", "ＬｏｗｅｒＬｅｇ{s}", "Ｆｏｏｔ{s}", "Ｔｏｅ{s}",
+                        "Ｓｈｏｕｌｄｅｒ{s}", "ＵｐｐｅｒＡｒｍ{s}", "Ｅｌｂｏｗ{s}", "Ｈａｎｄ{s}"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_words_are_enough_without_a_preset(kind: str) -> None:
+    tag, parts = NAMES[kind]
+    other = {"{Side}": ("Left", "Right"), "l": ("l", "r"), "L": ("L", "R"), "左": ("左", "右")}[tag]
+    of, joints = human(Build(hand=2, collars=parts[4] is not None))
+    new = {joints["pelvis"]: "hips", joints["head"]: "head", joints["neck"]: "neck"}
+    for side, text in zip(("left", "right"), other, strict=True):
+        for part, name in zip(PARTS, parts, strict=True):
+            if name is not None:
+                new[joints[f"{side}_{part}"]] = name.format(s=text)
+    of = replace(
+        of, names=tuple(new.get(name, f"b{row}" if "finger" in name else name) for row, name in enumerate(of.names))
+    )
+    bones = map_bones(of)
+    wanted = {joint: new.get(bone, bone) for joint, bone in joints.items()}
+    assert {joint: of.names[row] for joint, row in bones.joints.items()} == wanted
+    assert {bones.how[joint] for joint in joints if "_" in joint} == {"name"}
+    assert all(0.8 < bones.sure[joint] < 1.0 for joint in joints if "_" in joint)
+
+
+def test_openpose_names_bones_after_their_ends_and_others_do_not() -> None:
+    of, joints = human(Build(hand=0, collars=False))
+    parts = {"hip": "Hip", "knee": "Knee", "ankle": "Ankle", "foot": "BigToe", "shoulder": "Shoulder", "elbow": "Elbow"}
+    new = {
+        joints[f"{side}_{part}"]: f"{side[0].upper()}{name}"
+        for side in ("left", "right")
+        for part, name in parts.items()
+    }
+    of = replace(of, names=tuple(new.get(name, name) for name in of.names))
+    assert of.names[map_bones(of).joints["left_hip"]] == "LHip"
+
+
+def test_the_more_a_preset_knows_the_surer() -> None:
+    whole, cut = named(MIXAMO), without(named(MIXAMO), "LeftToeBase", "RightToeBase", "Neck")
+    assert map_bones(whole).sure["left_hip"] == 1.0
+    assert 0.9 < map_bones(cut).sure["left_hip"] < 1.0
+
+
+def test_bones_that_nothing_else_moves_go_first() -> None:
+    """A rig with a deforming and a control chain of the same names but for the prefix."""
+    one = named(UNREAL, "DEF-")
+    rows = np.arange(22)
+    both = replace(
+        one,
+        names=(*one.names, *(name.replace("DEF-", "FK-") for name in one.names)),
+        parents=np.concatenate([one.parents, np.where(one.parents < 0, -1, one.parents + 22)]),
+        owned=np.repeat([True, False], 22),
+        **{each: getattr(one, each)[np.tile(rows, 2)] for each in (
+            "rest", "tails", "use_local_location", "connected", "inherit_rotation")},
+    )  # fmt: skip
+    assert found(both)["left_hip"] == "FK-thigh_l"
+
+
+# --- A map by the user ---
+
+
+def test_what_the_user_says_goes_first() -> None:
+    of, joints = human(Build(hand=2, split=2))
+    given = {"left_wrist": "left_finger0_1", "neck": "", "left_elbow": "left_forearm_part1"}
+    bones = map_bones(of, given)
+    got = {joint: of.names[row] for joint, row in bones.joints.items()}
+    assert got == {**{j: b for j, b in joints.items() if j != "neck"}, "left_wrist": "left_finger0_1",
+                   "left_elbow": "left_forearm_part1"}  # fmt: skip
+    assert bones.how["left_wrist"] == "user" and bones.sure["left_wrist"] == 1.0
+    assert bones.how["right_wrist"] != "user"
+    assert [of.names[row] for row in bones.segments["left_shoulder"]] == [
+        "left_upper_arm", "left_upper_arm_part1", "left_forearm",
+    ]  # fmt: skip
+
+
+def test_the_spine_is_the_users_too() -> None:
+    of, _ = human(Build(spine=6))
+    bones = map_bones(of, {"spine1": "spine1", "spine2": "spine2", "spine3": "spine4"})
+    assert [of.names[bones.joints[f"spine{n}"]] for n in (1, 2, 3)] == ["spine1", "spine2", "spine4"]
+    assert [of.names[row] for row in bones.spine] == [f"spine{n}" for n in range(6)]
+
+
+def test_a_map_of_all_joints_needs_nothing_else() -> None:
+    """Names and places that say nothing or the wrong thing do not matter then."""
+    of, joints = human(Build(hand=0, toes=False))
+    rng = np.random.default_rng(0)
+    of = replace(of, rest=of.rest + np.pad(rng.normal(0, 0.5, (len(of.names), 3, 1)), ((0, 0), (0, 1), (3, 0))))
+    of = replace(of, names=tuple(f"Bone.{row:03d}" for row in range(len(of.names))))
+    plainly, _ = human(Build(hand=0, toes=False))
+    given = {joint: of.names[plainly.index[joints[joint]]] if joint in joints else "" for joint in JOINTS}
+    bones = map_bones(of, given)
+    assert bones.bones(of) == given
+    assert set(bones.how.values()) == {"user"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"left_hip": "nothing"}, "no bone 'nothing' for the left hip; pick another"),
+        ({"tail": "LeftUpLeg"}, "names a joint 'tail'"),
+        ({"left_hip": "LeftUpLeg", "right_hip": "LeftUpLeg"}, "given twice, as left hip and as right hip"),
+        ({"left_hip": "LeftLeg", "left_knee": "LeftUpLeg"}, "'LeftLeg' of the left hip hangs below 'LeftUpLeg'.*swap"),
+        ({"pelvis": "LeftLeg", "left_hip": "LeftUpLeg"}, "of the pelvis hangs below"),
+        ({"spine1": "Spine2", "spine3": "Spine"}, "'Spine2' of the spine1 hangs below"),
+        ({"left_elbow": "RightForeArm"}, "no right arm"),
+        ({"left_ankle": "RightFoot"}, r"'RightFoot' \(left ankle\).*do not hang on each other"),
+        ({"left_hip": ""}, "no left leg"),
+    ],
+)
+def test_a_map_that_cannot_be_is_refused(given: dict[str, str], words: str) -> None:
+    with pytest.raises(HeroError, match=words):
+        map_bones(named(MIXAMO), given)
+
+
+def test_bones_in_a_circle_are_said() -> None:
+    of = named(MIXAMO)
+    parents = of.parents.copy()
+    parents[0] = of.index["Head"]
+    with pytest.raises(HeroError, match="in a circle"):
+        map_bones(replace(of, parents=parents))
+
+
+def test_a_limb_without_length_is_said() -> None:
+    of = named(MIXAMO)
+    rest = of.rest.copy()
+    rest[of.index["LeftLeg"], :3, 3] = rest[of.index["LeftUpLeg"], :3, 3]
+    with pytest.raises(HeroError, match="no length from left hip to knee"):
+        map_bones(replace(of, rest=rest))
+
+
+def test_bones_of_no_length_are_fine_where_no_limb_hangs_on_them() -> None:
+    of = named(MIXAMO)
+    assert map_bones(replace(of, tails=of.heads.copy())).bones(of) == map_bones(of).bones(of)
+
+
+def test_a_rig_that_is_not_known_can_be_completed(tmp_path: Path) -> None:
+    of = named(
+        {
+            joint: (name if "Leg" in name or "Up" in name else f"b{row}")
+            for row, (joint, name) in enumerate(MIXAMO.items())
+        }
+    )
+    flat = replace(of, rest=np.tile(np.eye(4), (22, 1, 1)), tails=np.zeros((22, 3)))
+    with pytest.raises(HeroError, match="no left arm and no right arm"):
+        map_bones(flat)
+    bones, how, sure = partial_map(flat)
+    assert bones["left_hip"] == "LeftUpLeg" and bones["left_elbow"] == "" and set(bones) == set(JOINTS)
+    assert set(how) == set(sure) == {joint for joint, name in bones.items() if name}
+
+
+# --- Map files, presets of the user's own ---
+
+
+def test_a_map_is_written_and_read_again(tmp_path: Path) -> None:
+    of = named({joint: f"{{{name}}} 足" for joint, name in MIXAMO.items()})
+    given = dict(zip(JOINTS, of.names, strict=True)) | {"neck": ""}
+    write_map(tmp_path / "mine.json", 'a "kind"', given)
+    preset = read_map(tmp_path / "mine.json")
+    assert preset.name == 'a "kind"'
+    assert resolve(preset, of) == given
+    with pytest.raises(HeroError, match=r"has no bones of the map 'a \"kind\"'"):
+        resolve(preset, named(UNREAL))
+    with pytest.raises(HeroError, match=r"lacks '\{LeftUpLeg\} 足'"):
+        resolve(preset, without(of, "{LeftUpLeg} 足"))
+    with pytest.raises(HeroError, match="no map file"):
+        read_map(tmp_path / "nothing.json")
+
+
+def test_a_preset_of_the_users_is_found_again_and_wins(tmp_path: Path) -> None:
+    of, joints = human(Build(hand=2))
+    strange = {name: f"qx{row}" for row, name in enumerate(of.names)}
+    mine = replace(of, names=tuple(strange.values()))
+    given = {joint: strange[bone] for joint, bone in joints.items()} | {"left_wrist": strange["left_finger0_1"]}
+    write_map(tmp_path / "mine.json", "mine", given)
+    bones = map_bones(mine, folders=[tmp_path / "not there", tmp_path])
+    assert bones.bones(mine) == {joint: given.get(joint, "") for joint in JOINTS}
+    assert bones.how["left_hip"] == "preset mine" and bones.preset.own
+    # The next rig of that kind: another namespace, and a bone fewer.
+    twin = replace(mine, names=tuple(f"Hero2:{name}" for name in mine.names))
+    assert map_bones(twin, folders=[tmp_path]).how["left_hip"] == "preset mine"
+    # It wins over a shipped one that knows more, also in what it leaves out.
+    of = named(MIXAMO)
+    chosen = dict(zip(JOINTS, of.names, strict=True)) | {"neck": "", "left_foot": ""}
+    write_map(tmp_path / "other.json", "other", chosen)
+    got = map_bones(of, folders=[tmp_path])
+    assert got.preset.name == "other" and "neck" not in got.joints and "left_foot" not in got.joints
+    # And it stays away from other kinds.
+    assert map_bones(named(UNREAL), folders=[tmp_path]).preset.name == "Unreal mannequin"
+    (tmp_path / "other.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(HeroError, match=r"other\.json"):
+        map_bones(of, folders=[tmp_path])
+
+
+# --- VRM ---
+
+
+def gltf(version: int, names: dict[str, str]) -> dict[str, Any]:
+    """The JSON of a VRM file whose node ``name`` is the human bone of ``names``."""
+    nodes = [{"name": name} for name in names.values()]
+    if version == 0:
+        bones: Any = [{"bone": human, "node": row} for row, human in enumerate(names)]
+        return {
+            "nodes": nodes,
+            "extensions": {"VRM": {"humanoid": {"humanBones": [*bones, {"bone": "jaw", "node": -1}]}}},
+        }
+    bones = {human: {"node": row} for row, human in enumerate(names)}
+    return {"nodes": nodes, "extensions": {"VRMC_vrm": {"specVersion": "1.0", "humanoid": {"humanBones": bones}}}}
+
+
+VRM_BONES = {
+    "hips": "pelvis", "head": "head", "neck": "neck",
+    **{f"{side}{bone}": f"{side}_{joint}" for side in ("left", "right") for bone, joint in {
+        "UpperLeg": "hip", "LowerLeg": "knee", "Foot": "ankle", "Toes": "foot", "Shoulder": "collar",
+        "UpperArm": "shoulder", "LowerArm": "elbow", "Hand": "wrist"}.items()},
+}  # fmt: skip
+
+
+def glb(data: dict[str, Any]) -> bytes:
+    text = json.dumps(data).encode()
+    text += b" " * (-len(text) % 4)
+    return struct.pack("<4sII", b"glTF", 2, 20 + len(text)) + struct.pack("<I4s", len(text), b"JSON") + text
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_map_of_a_vrm_file(version: int, tmp_path: Path) -> None:
+    of, joints = human(Build(hand=2))
+    strange = {name: f"n{row}" for row, name in enumerate(of.names)}
+    of = replace(of, names=tuple(strange.values()))
+    bones = {human_bone: strange[joints[joint]] for human_bone, joint in VRM_BONES.items()} | {
+        "leftThumbProximal": "n9"
+    }
+    data = gltf(version, bones)
+    wanted = {VRM_BONES[human_bone]: name for human_bone, name in bones.items() if human_bone in VRM_BONES}
+    assert vrm_map(data) == read_vrm(glb(data)) == wanted
+    (tmp_path / "him.vrm").write_bytes(glb(data))
+    (tmp_path / "him.gltf").write_text(json.dumps(data), encoding="utf-8")
+    assert read_vrm(tmp_path / "him.vrm") == read_vrm(tmp_path / "him.gltf") == wanted
+    found_bones = map_bones(of, own=wanted)
+    assert {of.names[row] for row in found_bones.joints.values()} == {strange[bone] for bone in joints.values()}
+    assert found_bones.how["left_hip"] == "VRM" and found_bones.sure["left_hip"] == 1.0
+    assert found_bones.how["spine1"] == "structure"
+    # What the user says goes first, here too; and a map of other bones is none.
+    assert map_bones(of, {"neck": ""}, own=wanted).joints.get("neck") is None
+    assert map_bones(named(MIXAMO), own=wanted).preset.name == "Mixamo"
+
+
+def test_what_is_no_vrm_is_said(tmp_path: Path) -> None:
+    assert vrm_map({"nodes": []}) == read_vrm(glb({"nodes": []})) == {}
+    for data in (b"", b"glTF", b"glTF" + bytes(30), b"[]", b"\xff\xfe"):
+        with pytest.raises(HeroError, match="no glTF or VRM file"):
+            read_vrm(data)
+    with pytest.raises(HeroError, match="nothing"):
+        read_vrm(tmp_path / "nothing.vrm")
+    broken = gltf(0, {"hips": "a"})
+    broken["extensions"]["VRM"]["humanoid"]["humanBones"][0]["node"] = 7
+    with pytest.raises(HeroError, match="map of human bones is broken"):
+        vrm_map(broken)
 
 
 def test_a_broken_preset_says_its_name(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from humans import Build, disguised, human
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from humans import Build, disguised, human
 from skeletons import rig as walker
 
 from hero_core.errors import HeroError
