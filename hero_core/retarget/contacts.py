@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import HeroError
 from ..motion import FPS
+from .smooth import clean, is_jittery
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +24,7 @@ ANKLES, BALLS, KNEES, HIPS = (7, 8), (10, 11), (4, 5), (1, 2)  # left, right
 # A foot comes to stand below the first of each pair, and goes on standing below the second.
 _HEIGHT = {"ball": (0.05, 0.08), "heel": (0.03, 0.045)}  # m above where it stands; the heel comes up early
 _SPEED = (0.35, 0.6)  # m/s; generated feet slide at up to that while they stand
-_SHIN = 0.4  # cosine of the shin to the vertical: who kneels or lies does not stand on that foot
+_SHIN = 0.5  # cosine of the shin to the vertical: who kneels or lies does not stand on that foot
 _CROUCH = 0.2  # of the leg by which the hips are above the ankles of who stands, however low
 _SHORTEST, _GAP = 3, 2  # frames of a contact, and of a break in it that is none
 _DRIFT = 0.1  # m; a foot that has slid further than this from where it stands has stepped
@@ -68,9 +69,12 @@ def find(joints: Array, channels: Array | None = None) -> Contacts:
 
     channels: (N, 4) in 0..1 for left ankle, left foot, right ankle, right foot, as the last four of the HumanML3D
     features; None where only joints are known. A row less than poses is taken, as HumanML3D has it.
+    Jittery joints are looked at as they are once they are cleaned: raw, they shake and hover too much to stand anywhere.
     Raises HeroError for channels of another shape.
     """
     count = len(joints)
+    if is_jittery(joints):
+        joints = clean(joints)
     allowed = np.ones((count, 4), bool)
     if channels is not None:
         channels = np.asarray(channels, np.float64)

@@ -157,10 +157,10 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
 
 
 def _weight(flags: Array) -> Array:
-    """(n,) 1 where the flags are and down to 0 over two poses to either side, where they turn."""
-    near = np.pad(flags.astype(float), 2, mode="edge")
-    near = np.max([w * near[k : k + len(flags)] for k, w in enumerate((0.25, 0.75, 1.0, 0.75, 0.25))], axis=0)
-    return np.asarray(near)
+    """(n,) 1 where the flags are and down to 0 over three poses to either side, where they turn."""
+    near = np.pad(flags.astype(float), 3, mode="edge")
+    fall = (0.15, 0.5, 0.85, 1.0, 0.85, 0.5, 0.15)
+    return np.asarray(np.max([w * near[k : k + len(flags)] for k, w in enumerate(fall)], axis=0))
 
 
 def _lift(foot: Foot, start: int, end: int, floor: Floor, scale: float) -> None:

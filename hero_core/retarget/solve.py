@@ -156,7 +156,7 @@ def pose(
         references = {"arm": _arm_reference(side, chest_frame), "leg": _leg_reference(pelvis_frame)}
         for kind, *names in _LIMBS:
             top, middle, end = (at[f"{side}_{name}"] for name in names)
-            limb = _Limb(*_limb(top, middle, end, references[kind], foot if kind == "leg" else None))
+            limb = _Limb(*_limb(top, middle, end, references[kind], foot if kind == "leg" else None, jittery))
             limbs[f"{side}_{kind}"] = limb
             if jittery:
                 _even_limb(limb, top, middle, end)
@@ -519,11 +519,13 @@ def _leg_reference(pelvis: Array) -> Any:
     return reference
 
 
-def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | None) -> tuple[Array, Array, Array]:
+def _limb(
+    root: Array, middle: Array, end: Array, reference: Any, foot: Array | None, jittery: bool
+) -> tuple[Array, Array, Array]:
     """Directions of the two segments and the axis about which the joint between them bends; (N, 3) each.
 
     The axis is such that a positive turn about it bends the limb the natural way. With ``foot`` (ankle to ball) the
-    limb is a leg: the foot points where the shin faces.
+    limb is a leg: the foot points where the shin faces. In ``jittery`` motion the plane of a bent limb is noise too.
     """
     first, second = middle - root, end - middle
     lengths = np.linalg.norm(first, axis=-1, keepdims=True), np.linalg.norm(second, axis=-1, keepdims=True)
@@ -546,7 +548,8 @@ def _limb(root: Array, middle: Array, end: Array, reference: Any, foot: Array | 
         seen = np.where(np.abs(angle) > np.pi / 2, _smoothstep(bend, 25.0, 45.0), 1.0) * seen
     around = gaussian(seen, 2.5) + 0.1 * gaussian(seen, 10.0) + 0.0015
     clear = _smoothstep(bend, 8.0, 30.0) * (np.abs(seen) > 0)
-    angle = np.angle((1 - clear) * around / np.abs(around) + clear * np.exp(1j * angle))
+    plane = np.exp(1j * np.angle(gaussian(seen, 1.5))) if jittery else np.exp(1j * angle)
+    angle = np.angle((1 - clear) * around / np.abs(around) + clear * plane)
     hinge = _turn_limited(upper, hint, angle, _TURN_LIMITS[0] + clear * (_TURN_LIMITS[1] - _TURN_LIMITS[0]))
     return (*_unbend(upper * lengths[0], lower * lengths[1], hinge, bend), hinge)
 
