@@ -327,8 +327,8 @@ def _divisions(tree: _Tree, line: list[int], kind: str, whole: float) -> dict[tu
 def _bend(one: Array, two: Array, three: Array) -> float:
     """How far the way turns at the second point, in right angles."""
     first, second = two - one, three - two
-    sine = float(np.linalg.norm(np.cross(first, second)))
-    return float(np.arctan2(sine, float(first @ second))) / (np.pi / 2)
+    lengths = math.sqrt(float(first @ first) * float(second @ second))
+    return math.acos(min(max(float(first @ second) / lengths, -1.0), 1.0)) / (math.pi / 2) if lengths > 0 else 0.0
 
 
 def _bulge(points: Array) -> float:
@@ -336,10 +336,10 @@ def _bulge(points: Array) -> float:
     if len(points) < 3:
         return 0.0
     along = points[-1] - points[0]
-    length = float(np.linalg.norm(along))
     inner = points[1:-1] - points[0]
-    t = np.clip(inner @ along / length**2, 0.0, 1.0)
-    return float(np.linalg.norm(inner - t[:, None] * along, axis=1).max()) / length
+    squared = float(along @ along)
+    away = inner - np.clip(inner @ along / squared, 0.0, 1.0)[:, None] * along
+    return math.sqrt(float((away * away).sum(1).max()) / squared)
 
 
 def _end(tree: _Tree, limb: _Limb) -> Array:

@@ -68,7 +68,7 @@ def test_any_build(build: Build) -> None:
         assert found(of, seed) == joints
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     build=st.builds(
         Build,
