@@ -69,7 +69,7 @@ def find(joints: Array, channels: Array | None = None) -> Contacts:
 
     channels: (N, 4) in 0..1 for left ankle, left foot, right ankle, right foot, as the last four of the HumanML3D
     features; None where only joints are known. A row less than poses is taken, as HumanML3D has it.
-    Jittery joints are looked at as they are once they are cleaned: raw, they shake and hover too much to stand anywhere.
+    Jittery joints are cleaned first: raw, they shake and hover too much to stand anywhere.
     Raises HeroError for channels of another shape.
     """
     count = len(joints)
