@@ -14,8 +14,9 @@ class Options:
     """How a motion is put on a rig.
 
     preserve      what stays where proportions differ: 0 limb directions, 1 hand and foot positions, between: a blend
-    pin_feet      feet that stand are held, where the motion is measured to slide
-    smooth        jitter of the joints is taken out, where there is more of it than in recorded motion
+    pin_feet      feet that stand are held, where the motion is measured to slide; the hips come down by 3 cm at most
+    smooth        jitter of the joints is taken out, and a body that hovers put down, where there is more of the former
+                  than in recorded motion
     limits        rotation limits that the armature has are respected
     root          what carries the way through the scene: the hips, the root bone or the armature object
     in_place      the way through the scene is left out
