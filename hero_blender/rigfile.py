@@ -16,9 +16,10 @@ from hero_core import retarget
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
 from hero_core.retarget.options import Options
+from hero_core.retarget.solve import to_keys
 from hero_core.retarget.vrm import read_vrm
 
-from . import armature, bone_map, rigify
+from . import armature, bone_map, ik_rig, rigify
 
 RIG_SUFFIXES = (".blend", ".glb", ".gltf", ".vrm", ".fbx", ".bvh")
 
@@ -117,10 +118,15 @@ def retarget_motion(
     read = time.perf_counter()
     joints, contacts = motion.take(take), contacts_of(motion, take)
     bones = bone_map.find(obj, rig)
+    left_alone: list[str] = []
     if rigify.is_control_rig(obj):
         keys = rigify.solve(obj, rig, joints, bones, options, contacts)
     else:
-        keys = retarget.solve(joints, rig, bones, options, contacts)
+        posed = retarget.pose(joints, rig, bones, options, contacts)
+        keys = to_keys(posed, rig, bones, options)
+        chains, left_alone = ik_rig.find(obj, rig, bones)
+        if chains:
+            keys = ik_rig.steer(chains, rig, bones, posed, keys, options)
     solved = time.perf_counter()
     frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps
     frames = first_frame + frames_per_pose * np.arange(keys.poses)
@@ -138,6 +144,7 @@ def retarget_motion(
         "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
         "measures": keys.measures,
         "skipped": list(keys.skipped),
+        "left_alone": left_alone,
         "keys": {
             "poses": sum(keys.poses * values.shape[1] for each in curves.values() for values in each.channels.values()),
             "written": sum(values.size for each in curves.values() for values in each.channels.values()),
