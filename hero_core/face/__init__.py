@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The face of a listener, learned with ReactDiff; offline and online.
+"""The face of a listener: rule-based, or learned with ReactDiff; offline and online.
 
     from hero_core import face
+    sound = face.sound.read("clip.mp4")
+    speaker = face.curves.read("speaker.csv")                           # where there is one
+    reaction = face.listener.listen(sound, speaker, takes=3, seed=0)    # rule-based, not learned
     model = face.checkpoint.load("folder of ReactDiff weights")
-    reaction = model.react(features, takes=3)
+    reaction = model.react(face.features.curves(sound, speaker), takes=3)
     reaction.save("face.npz")
 
-Importing the package needs numpy only; ReactDiff needs torch.
+Importing the package, its readers, sound features, rules and metrics needs numpy only; ReactDiff needs torch.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from .reaction import ARKIT, ATTRIBUTES, COEFFICIENTS, FaceReaction
 __all__ = ["ARKIT", "ATTRIBUTES", "COEFFICIENTS", "FaceReaction"]
 
 _ROOMS = {
-    "baselines", "checkpoint", "config", "curves", "metrics", "online", "reactdiff", "reaction",
+    "baselines", "checkpoint", "config", "curves", "features", "listener", "metrics", "online", "reactdiff",
+    "reaction", "sound",
 }  # fmt: skip
 
 
