@@ -58,6 +58,8 @@ def read_rig(obj: bpy.types.Object, frame: float | None = None) -> Rig:
     cannot take an Action, or has no bones or a scale that is zero or negative.
     """
     check_writable(obj)
+    if not obj.data.bones:
+        raise HeroError(f"The armature '{obj.name}' has no bones; choose another armature.")
     bones = _parents_first(obj.data.bones)
     rows = {bone.name: row for row, bone in enumerate(bones)}
     return Rig(

@@ -200,7 +200,7 @@ def _pose(armature: bpy.types.Object) -> dict[str, tuple[dict[str, Any], dict[st
             {channel: tuple(getattr(bone, channel)) for channel in _CHANNELS},
             {key: value for key, value in bone.items() if isinstance(value, (bool, int, float))},
         )
-        for bone in armature.pose.bones
+        for bone in (armature.pose.bones if armature.pose else ())
     }
 
 
