@@ -280,29 +280,30 @@ class HERO_PT_bones(bpy.types.Panel):
         found = _found(kept)
         column = layout.column(align=True)
         for joint in _ORDER:
-            self._joint(column, obj, kept, joint, found.get(joint))
+            _draw_joint(column, obj, kept, joint, found.get(joint))
         row = layout.row(align=True)
         row.operator("hero.map_keep", icon="PRESET")
         row.operator("hero.map_import", text="", icon="IMPORT")
         row.operator("hero.map_export", text="", icon="EXPORT")
         row.operator("hero.map_clear", text="", icon="TRASH").joint = ""
 
-    def _joint(
-        self, column: bpy.types.UILayout, obj: bpy.types.Object, kept: Any, joint: str, found: list[Any] | None
-    ) -> None:
-        name = getattr(kept, joint)
-        row = column.row(align=True)
-        row.alert = bool(name) and name not in obj.data.bones
-        split = row.split(factor=0.27, align=True)
-        split.label(text=label(joint))
-        split.prop_search(kept, joint, obj.data, "bones", text="", icon="BONE_DATA")
-        told = row.row(align=True)
-        told.ui_units_x = 2.2
-        told.alignment = "RIGHT"
-        told.active = False
-        told.label(text="" if not name else f"{found[2]:.0%}" if found and found[0] == name else "yours")
-        row.operator("hero.map_pick", text="", icon="EYEDROPPER").joint = joint
-        row.operator("hero.map_clear", text="", icon="X").joint = joint
+
+def _draw_joint(
+    column: bpy.types.UILayout, obj: bpy.types.Object, kept: Any, joint: str, found: list[Any] | None
+) -> None:
+    name = getattr(kept, joint)
+    row = column.row(align=True)
+    row.alert = bool(name) and name not in obj.data.bones
+    split = row.split(factor=0.27, align=True)
+    split.label(text=label(joint))
+    split.prop_search(kept, joint, obj.data, "bones", text="", icon="BONE_DATA")
+    told = row.row(align=True)
+    told.ui_units_x = 2.2
+    told.alignment = "RIGHT"
+    told.active = False
+    told.label(text="" if not name else f"{found[2]:.0%}" if found and found[0] == name else "yours")
+    row.operator("hero.map_pick", text="", icon="EYEDROPPER").joint = joint
+    row.operator("hero.map_clear", text="", icon="X").joint = joint
 
 
 def _found(kept: Any) -> dict[str, list[Any]]:
