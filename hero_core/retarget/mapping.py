@@ -29,6 +29,7 @@ _SIDES = ("left", "right")
 _NEXT = {"hip": "knee", "knee": "ankle", "ankle": "foot", "collar": "shoulder", "shoulder": "elbow", "elbow": "wrist"}
 _LIMBS = {"leg": ("hip", "knee"), "arm": ("shoulder", "elbow")}
 _MUST = tuple(f"{side}_{joint}" for side in _SIDES for joints in _LIMBS.values() for joint in joints)
+_ENDS = ("head", *(f"{side}_{joint}" for side in _SIDES for joint in ("ankle", "wrist")))
 _FEW = 6  # joints: what names tell about fewer may be an accident
 # Joints that hang on each other, from the top down.
 _CHAINS = (
@@ -330,6 +331,14 @@ def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str]) -> _Guess:
             if joint in joints or joint in empty or row in joints.values() or not _fits(rig, joints, joint, row):
                 continue
             joints[joint], how[joint], sure[joint] = row, source, sureness(source, joint)
+    lacking = [joint for joint in _ENDS if joint not in joints and joint not in empty]
+    if lacking and base[0] != "structure":  # a head or hand of an unusual name, in a body that looks as it is named
+        shape = shape or _structure(rig)
+        if shape is not None and all(shape.joints.get(joint) == joints.get(joint) for joint in _MUST):
+            for joint in (*lacking, *(["neck"] if "head" in lacking and "neck" not in empty else [])):
+                end = shape.joints.get(joint, -1)
+                if end >= 0 and joint not in joints and end not in joints.values() and _fits(rig, joints, joint, end):
+                    joints[joint], how[joint], sure[joint] = end, "structure", sureness("structure", joint)
     return _Guess(preset if base[1] is by_preset else _NO_PRESET, joints, how, sure)
 
 

@@ -51,6 +51,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "?arm": ("arm", "팔"),
     "?leg": ("leg", "다리"),
     "?hip": ("hip",),
+    "?palm": ("palm",),
     "spine": (
         "spine", "chest", "torso", "upper torso", "thorax", "abdomen", "waist", "belly", "back", "lower back",
         "upper back", "lower spine", "upper spine", "upper chest", "lower chest", "spine lower", "spine upper",
@@ -69,7 +70,7 @@ _NOISE = set(
 _OTHER = set(
     """twist roll ik pole target tgt ctrl control ctl con helper share end nub tip leaf offset corrective correct mch
     vis tweak parent adjust half muscle bulge wing tail hair skirt cloth weapon prop slot attach dummy fin finger thumb
-    index middle ring pinky little palm metacarpal carpal digit fingers thumbs eyeball
+    index middle ring pinky little metacarpal carpal digit fingers thumbs eyeball
     eye eyes jaw ear brow lid lip tongue teeth nose cheek
     breast boob pec butt buttock glute face forehead temple chin front rear hind feather spin heel rock pivot
     swing cape coat sleeve collider socket handle holder grip sword shield gun strap belt bag pouch pocket tie scarf
@@ -227,14 +228,19 @@ def is_spine(name: str) -> bool:
 def _settle(seen: Mapping[str, list[tuple[float, int]]], parents: Sequence[int]) -> dict[str, list[tuple[float, int]]]:
     """The parts of one side with the words decided that depend on the others."""
     parts = {part: list(rows) for part, rows in seen.items() if not part.startswith("?")}
-    shoulder, arm, leg, hip = (seen.get(f"?{part}", []) for part in ("shoulder", "arm", "leg", "hip"))
+    shoulder, arm, palm, leg, hip = (seen.get(f"?{part}", []) for part in ("shoulder", "arm", "palm", "leg", "hip"))
     if arm and "shoulder" not in parts:
         parts["shoulder"] = arm
     if shoulder:
         if "shoulder" in parts and "collar" not in parts:
             parts["collar"] = shoulder
         elif "shoulder" not in parts:
-            parts["shoulder"] = shoulder
+            below = [each for each in shoulder if any(_hangs_below(each[1], other[1], parents) for other in shoulder)]
+            if below and "collar" not in parts:  # "shoulder 1" carries "shoulder 2", the arm
+                parts["collar"] = [each for each in shoulder if each not in below]
+            parts["shoulder"] = below or shoulder
+    if palm and "wrist" not in parts:
+        parts["wrist"] = palm
     if hip and "hip" not in parts:
         parts["hip"] = hip
     if leg and "hip" in parts and "knee" not in parts:

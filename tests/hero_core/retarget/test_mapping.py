@@ -220,6 +220,14 @@ def test_words_are_enough_without_a_preset(kind: str) -> None:
     assert all(0.8 < bones.sure[joint] < 1.0 for joint in joints if "_" in joint)
 
 
+def test_a_head_and_hands_of_unusual_names_are_found_by_where_they_are() -> None:
+    of = named({**MIXAMO, "head": "Kopf", "neck": "Hals", "left_wrist": "Pfote", "right_wrist": "Palm.R"})
+    bones = map_bones(of)
+    assert bones.bones(of)["head"] == "Kopf" and bones.bones(of)["neck"] == "Hals"
+    assert bones.bones(of)["left_wrist"] == "Pfote" and bones.bones(of)["right_wrist"] == "Palm.R"
+    assert [bones.how[joint] for joint in ("head", "left_wrist", "right_wrist")] == ["structure", "structure", "name"]
+
+
 def test_openpose_names_bones_after_their_ends_and_others_do_not() -> None:
     of, joints = human(Build(hand=0, collars=False))
     parts = {"hip": "Hip", "knee": "Knee", "ankle": "Ankle", "foot": "BigToe", "shoulder": "Shoulder", "elbow": "Elbow"}

@@ -111,6 +111,10 @@ def test_words_that_mean_one_bone_here_and_another_there() -> None:
     assert joints("L_Collar,L_Shoulder,L_Elbow") == {
         "left_collar": "L_Collar", "left_shoulder": "L_Shoulder", "left_elbow": "L_Elbow",
     }  # fmt: skip
+    assert joints("arm left shoulder 1,arm left shoulder 2,arm left elbow,arm left wrist") == {
+        "left_collar": "arm left shoulder 1", "left_shoulder": "arm left shoulder 2", "left_elbow": "arm left elbow",
+        "left_wrist": "arm left wrist",
+    }  # fmt: skip
     assert joints("L_UpLeg,L_Leg,L_Foot") == {"left_hip": "L_UpLeg", "left_knee": "L_Leg", "left_ankle": "L_Foot"}
     assert joints("L_Leg,L_Knee,L_Foot") == {"left_hip": "L_Leg", "left_knee": "L_Knee", "left_ankle": "L_Foot"}
     assert joints("L_Hip,L_Knee,L_Ankle,L_Foot") == {
