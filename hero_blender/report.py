@@ -45,7 +45,9 @@ def measured(
         for points in shown.values():
             points[:, 1] -= floor
         numbers = measure(joints, shown, world, rest, report["scale"], channels, options.in_place)
-        numbers["keys"] = {**report["keys"], "share": report["keys"]["written"] / max(report["keys"]["poses"], 1)}
+        share = report["keys"]["written"] / max(report["keys"]["poses"], 1)
+        # A bake has a key on each frame of the scene; ours without reduction has one for each pose.
+        numbers["keys"] = {**report["keys"], "share": share, "share_of_frames": share / report["frames_per_pose"]}
         if options.reduce:
             numbers["keys"]["cost"] = _cost(obj, motion, take, report, scene, options, bones, shown, local, floor)
     finally:
