@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--rules", action="store_true", help="also the rule-based listener")
     evaluate.add_argument("--takes", type=int, default=10, help="K")
     evaluate.add_argument("--frames", type=int, default=750)
+    evaluate.add_argument("--fps", type=float, help="rows per second of the data; default: 25, or 30 of MARS")
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--online", action="store_true")
     evaluate.add_argument("--strict-official", action="store_true")
@@ -128,7 +129,7 @@ def by_rules(split: Split, frames: int, k: int, seed: int) -> Array:
     rows = []
     for n, dyad in enumerate(split.dyads):
         heard = None if dyad.speaker.audio is None else sound.read(dyad.speaker.audio)
-        rows.append(listener.listen(heard, dyad.speaker.track(), k, seed + n, frames=frames).attributes)
+        rows.append(listener.listen(heard, dyad.speaker.track(split.fps), k, seed + n, frames=frames).attributes)
         show(n + 1, len(split.dyads))
     return np.stack(rows)
 
@@ -139,12 +140,14 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.out is not None:
         check_output(args.out, ".json")
     model = None if args.model is None else _load(args)
-    split = data.read(args.data, args.split)
+    split = data.read(args.data, args.split, args.fps)
     print(f"reading {len(split.dyads)} dyads", file=sys.stderr, flush=True)
     clips = data.load(split, args.frames, show)
-    train = (
-        clips.listeners if args.split == "train" else data.load(data.read(args.data, "train"), args.frames).listeners
-    )
+    train = clips.listeners
+    if args.split != "train":
+        others = data.read(args.data, "train", args.fps)
+        people = [dyad.listener.track(others.fps).fitted(args.frames) for dyad in others.dyads]
+        train = np.stack([track.attributes for track in people])
     sets = split.sets(args.seed)
     # Rows are made one after the other: all of them together may not fit into memory.
     rows: dict[str, Any] = {

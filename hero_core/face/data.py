@@ -26,9 +26,10 @@ from hero_core.errors import Cancelled, HeroError
 from . import metrics, sound
 from .curves import FaceTrack
 from .features import held, sound_rows, video_rows
-from .reaction import COEFFICIENTS, Array, attributes_of, centred
+from .reaction import COEFFICIENTS, FPS, Array, attributes_of, centred, resampled
 
 SPLITS = ("train", "val", "test")
+MARS_FPS = 30.0  # what the challenge's program assumes where nobody says
 # Of NoXI the attributes name the persons otherwise than the rest does.
 _PERSONS = {"Expert_video": "P1", "Novice_video": "P2"}
 Progress = Callable[[int, int], bool]
@@ -42,12 +43,16 @@ class Person:
     coefficients: Path
     audio: Path | None
 
-    def track(self) -> FaceTrack:
-        """The face at 25 frames per second, as the data set has it."""
+    def track(self, fps: float = FPS) -> FaceTrack:
+        """The face at 25 frames per second, from files of ``fps`` rows per second."""
         shapes = _array(self.coefficients, 58)
         units = _array(self.attributes, 25) if self.attributes.exists() else attributes_of(shapes[:, :52])
         frames = min(len(shapes), len(units))
-        return FaceTrack(shapes[:frames], units[:frames], frozenset(COEFFICIENTS), "3DMM")
+        rows = np.concatenate((shapes[:frames], units[:frames]), 1)
+        if fps != FPS:
+            rows[:, 52:55] = np.unwrap(rows[:, 52:55], axis=0)  # lest pi to -pi become a turn of the head
+            rows = resampled(rows, np.arange(frames) / fps)
+        return FaceTrack(rows[:, :58], rows[:, 58:], frozenset(COEFFICIENTS), "3DMM")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Split:
     dyads: tuple[Dyad, ...]
     matrix: Array | None
     layout: str  # "react" or "mars"
+    fps: float  # rows per second of its files
 
     def sets(self, seed: int = 0) -> metrics.Sets:
         """For each dyad the listeners whose faces are appropriate; its own alone where nothing is said."""
@@ -90,8 +96,8 @@ def _array(path: Path, width: int) -> npt.NDArray[np.float32]:
     return rows
 
 
-def read(folder: str | os.PathLike[str], split: str) -> Split:
-    """The dyads of one split.
+def read(folder: str | os.PathLike[str], split: str, fps: float | None = None) -> Split:
+    """The dyads of one split. ``fps``: rows per second of its files; None = 25 (REACT 2023/24) or 30 (MARS).
 
     Raises:
         HeroError: no such split or layout, files that a list names are absent, or a matrix of another size.
@@ -100,16 +106,16 @@ def read(folder: str | os.PathLike[str], split: str) -> Split:
     if split not in SPLITS:
         raise HeroError(f"The split '{split}' is not known; use {', '.join(SPLITS)}.")
     if (root / f"{split}.csv").is_file():
-        return _react(root, split)
+        return _react(root, split, fps or FPS)
     if (root / split / "coefficients" / "listener").is_dir():
-        return _mars(root, split)
+        return _mars(root, split, fps or MARS_FPS)
     raise HeroError(
         f"'{root}' holds neither {split}.csv (REACT 2023/24) nor {split}/coefficients/listener (MARS); give the data "
         "set's top folder."
     )
 
 
-def _react(root: Path, split: str) -> Split:
+def _react(root: Path, split: str, fps: float) -> Split:
     with (root / f"{split}.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     # The header, where there is one, does not begin with a number.
@@ -147,10 +153,10 @@ def _react(root: Path, split: str) -> Split:
             raise HeroError(
                 f"'{file_}' has shape {matrix.shape}; the list makes {len(dyads)} samples, both roles counted."
             )
-    return Split(tuple(dyads), matrix, "react")
+    return Split(tuple(dyads), matrix, "react", fps)
 
 
-def _mars(root: Path, split: str) -> Split:
+def _mars(root: Path, split: str, fps: float) -> Split:
     place = root / split
     dyads = []
     for path in sorted((place / "coefficients" / "listener").glob("*/*.npy")):
@@ -168,7 +174,7 @@ def _mars(root: Path, split: str) -> Split:
             dyads.append(Dyad(inner.with_suffix("").as_posix(), inner.parts[0], person("speaker"), person("listener")))
     if not dyads:
         raise HeroError(f"'{place}' has no session whose speaker and listener bear the same name; complete the data.")
-    return Split(tuple(dyads), None, "mars")
+    return Split(tuple(dyads), None, "mars", fps)
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ def load(split: Split, frames: int, on_progress: Progress | None = None) -> Clip
     """Everything of a split in memory, about 0.9 MB for each dyad of 750 frames."""
     parts: dict[str, list[Array]] = {"speakers": [], "listeners": [], "coefficients": [], "video": [], "audio": []}
     for number, dyad in enumerate(split.dyads):
-        tracks = [person.track().fitted(frames) for person in (dyad.speaker, dyad.listener)]
+        tracks = [person.track(split.fps).fitted(frames) for person in (dyad.speaker, dyad.listener)]
         sounds = [None if p.audio is None else sound.read(p.audio) for p in (dyad.speaker, dyad.listener)]
         parts["speakers"].append(tracks[0].attributes)
         parts["listeners"].append(tracks[1].attributes)

@@ -55,12 +55,21 @@ def curves(sound: Sound | None, speaker: FaceTrack | None, frames: int | None = 
     return Features(torch.from_numpy(video_rows(speaker, frames)), torch.from_numpy(sound_rows(sound, frames)))
 
 
-def video_rows(speaker: FaceTrack | None, frames: int) -> Array:
-    """(T, 83): head relative to the clip's median, attributes and shapes in the model's order [va, au, fer]."""
+def video_rows(speaker: FaceTrack | None, frames: int, rest: Array | None = None) -> Array:
+    """(T, 83): head, shapes and attributes in the model's order [va, au, fer].
+
+    The head is relative to ``rest`` (6,), its pose when the person looks ahead; None = the clip's median, which a
+    live stream does not know.
+    """
     if speaker is None:
         return np.zeros((frames, 83), np.float32)
     track = speaker.fitted(frames)
-    face = centred(track.coefficients)
+    if rest is None:
+        face = centred(track.coefficients)
+    else:
+        face = np.array(track.coefficients)
+        face[:, 52:] -= np.asarray(rest, np.float32)
+        face[:, 52:55] = np.angle(np.exp(1j * face[:, 52:55]))
     return np.concatenate((face[:, 52:], face[:, :52], track.attributes), 1).astype(np.float32)
 
 

@@ -150,11 +150,8 @@ class ReactDiff(nn.Module):
         overlap = 0 if strict_official else cfg.window // 5 if overlap is None else overlap
         if not 0 <= overlap < cfg.window:
             raise HeroError(f"Windows of {cfg.window} frames cannot overlap by {overlap}; give 0 .. {cfg.window - 1}.")
-        source = z
-        if cfg.online:  # what came a window earlier
-            source = torch.cat((z[:1].expand(cfg.window, -1), z))[:frames]
         starts = list(range(0, max(1, frames - overlap), cfg.window - overlap))
-        padded = torch.cat((source, source[-1:].expand(max(0, starts[-1] + cfg.window - frames), -1)))
+        padded = torch.cat((z, z[-1:].expand(max(0, starts[-1] + cfg.window - frames), -1)))
         windows = torch.stack([self.scaled(padded[s : s + cfg.window], s) for s in starts])  # (n, W, latent)
         condition = self.linear(windows)
         total, blended = takes * cfg.steps, []
@@ -203,9 +200,10 @@ class ReactDiff(nn.Module):
         Args:
             features: of the speaker at 25 frames per second.
             takes: K.
-            online: use only what lies before each frame (:class:`hero_core.face.online.Stream`); otherwise each
-                frame knows the whole clip, unless the model was trained online.
+            online: use only what lies before each frame (:class:`hero_core.face.online.Stream`), as a model that was
+                trained online always does; otherwise each frame knows the whole clip.
             strict_official: see the module. Needs the clip length of the checkpoint's statistics, or a shorter one.
+                Online the speaker is then a window late, but latents still know the whole clip: attention spans it.
             on_progress: ``on_progress(done, total)``; returning False raises Cancelled.
 
         Raises:
@@ -213,11 +211,15 @@ class ReactDiff(nn.Module):
         """
         if takes < 1:
             raise HeroError(f"{takes} takes cannot be generated; ask for at least one.")
+        online = online or self.cfg.online
         if online and not strict_official:
             from .online import rerun
 
             coefficients, attributes = rerun(self, features, takes, seed, on_progress)
         else:
+            if online:  # zeros first
+                late = [torch.cat((torch.zeros_like(x[: self.cfg.window]), x))[: len(x)] for x in features]
+                features = Features(*late)
             z = self.encode(features)
             if strict_official and self.cfg.scaling == "official" and len(z) > len(self.minimum):
                 raise HeroError(f"The official program knows clips of {len(self.minimum)} frames; cut this one.")

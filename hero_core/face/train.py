@@ -32,6 +32,7 @@ from .reactdiff import ReactDiff
 @dataclass(frozen=True)
 class DataConfig:
     batch: int = 16
+    fps: float = 0.0  # rows per second of the data set's files; 0 = what its layout says
     drop_sense: float = 0.1  # share of samples of stage 1 without video, and of those without sound
     select_on_test: bool = False  # the official configs do; numbers on that split are then no measure
 
@@ -88,7 +89,10 @@ def train(folder: Path, out: Path, config: Path | None = None) -> Path:
     if (model_cfg.va, model_cfg.au, model_cfg.fer, model_cfg.mfcc, model_cfg.speech) != (6, 52, 25, 6, 40):
         raise HeroError("The features 'curves' have va, au, fer, mfcc, speech of 6, 52, 25, 6, 40; set them so.")
     chosen = "test" if data_cfg.select_on_test else "val"
-    splits = {name: data.load(data.read(folder, name), model_cfg.clip) for name in dict.fromkeys(("train", chosen))}
+    splits = {
+        name: data.load(data.read(folder, name, data_cfg.fps or None), model_cfg.clip)
+        for name in dict.fromkeys(("train", chosen))
+    }
     if data_cfg.select_on_test:
         loop.warn_of_selection()
     torch.manual_seed(cfg["behaviour"].seed)

@@ -90,7 +90,8 @@ def test_layouts(tmp_path: Path) -> None:
     mars = data.read(dyads.mars(tmp_path / "m"), "test")
     assert [d.name for d in mars.dyads] == ["session0/a", "session0/b", "session1/a", "session1/b"]
     assert all(len(s) == 10 for s in mars.sets()) and set(mars.sets()[0]) == {0, 1}
-    assert data.load(mars, 60).listeners.shape == (4, 60, 25)
+    assert data.load(mars, 60).listeners.shape == (4, 60, 25) and mars.fps == 30
+    assert mars.dyads[0].speaker.track(30.0).frames == 50 and data.read(tmp_path / "m", "test", 25.0).fps == 25
 
 
 def test_incomplete_data(tmp_path: Path) -> None:

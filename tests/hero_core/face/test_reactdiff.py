@@ -93,6 +93,9 @@ def test_strict_official() -> None:
     assert float((first[1] - again[1]).abs().max()) > 1e-3
     assert torch.equal(model.decode(latents)[1], model.decode(latents, 1)[1])
     assert not model.behaviour.reaction_decoder.training
+    late = Features(*(torch.cat((torch.zeros_like(x[:10]), x[:-10])) for x in speaker))
+    wanted_late = model.react(late, strict_official=True).attributes
+    assert np.array_equal(model.react(speaker, online=True, strict_official=True).attributes, wanted_late)
     with pytest.raises(HeroError, match="clips of 30 frames"):
         model.react(tiny.features(31), strict_official=True)
 

@@ -116,6 +116,7 @@ def test_curves_for_a_network() -> None:
     both = features.curves(talk(4.0), track)
     assert both.video.shape == (50, 83) and both.audio.shape == (50, 46)
     assert not both.video[:, :6].any()  # the head, relative to itself
+    np.testing.assert_allclose(features.video_rows(track, 50, np.full(6, 0.1))[:, :6], 0.2, atol=1e-6)
     assert features.curves(talk(4.0), None).video.shape == (100, 83)
     assert not features.curves(None, track, 60).audio.any()
     with pytest.raises(HeroError, match="give at least one"):
