@@ -64,14 +64,16 @@ class Stream:
         It depends on what was pushed before, not on this frame. Coefficients are those of the decoder and the mean
         face: the head is not yet relative to its median, which only a whole clip has.
         """
+        for name, x, width in (("video", video, self.model.cfg.video), ("sound", audio, self.model.cfg.audio)):
+            if x.shape != (width,) or not bool(torch.isfinite(x).all()):
+                raise HeroError(
+                    f"A frame's {name} features have shape {tuple(x.shape)}, or NaN; ({width},) finite ones are needed."
+                )
         place = self.frame % self.hop
         if place == 0:
             self._look()
         if self.planned is None:
             raise HeroError("The stream has no plan; make a new one.")
-        for name, x, width in (("video", video, self.model.cfg.video), ("sound", audio, self.model.cfg.audio)):
-            if x.shape != (width,):
-                raise HeroError(f"A frame's {name} features have shape {tuple(x.shape)}; ({width},) is needed.")
         self.video = torch.cat((self.video, video[None].to(self.video)))[-self.context :]
         self.audio = torch.cat((self.audio, audio[None].to(self.audio)))[-self.context :]
         self.frame += 1

@@ -129,6 +129,8 @@ def test_stream_frame_by_frame_is_the_rerun() -> None:
     assert float(step[seams].mean()) < 1.3 * float(step[~seams].mean())
     with pytest.raises(HeroError, match="video features have shape"):
         stream.push(torch.zeros(3), speaker.audio[0])
+    with pytest.raises(HeroError, match="or NaN"):
+        stream.push(speaker.video[0] * torch.nan, speaker.audio[0])
     with pytest.raises(HeroError, match="a hop of 1 to 10"):
         Stream(model, hop=11)
 
