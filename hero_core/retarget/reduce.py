@@ -14,7 +14,7 @@ half a degree, so no forward kinematics is needed while the keys are chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ import numpy.typing as npt
 from ..motion import FPS
 from .options import Options
 from .rig import BoneKeys, Rig
-from .rotations import EULER_ORDERS, to_axis_angle, to_euler, to_matrix, unit
+from .rotations import EULER_ORDERS, continuous, to_axis_angle, to_euler, to_matrix, unit
 
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
+_STILL, _MOVING = (0.01, 0.15), (0.08, 1.0)
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 16
 
@@ -95,7 +95,73 @@ def few_keys(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array, opt
     grid = _whole(frames)
     if len(grid) < 3:
         return dense
-    return _Reduction(keys, rig, modes, dense, frames, grid, options).curves()
+    legs = _legs(keys, rig)
+    if not legs:
+        return _Reduction(keys, rig, modes, frames, grid, options, set(dense)).curves()
+    # The body may sway by a little, but then feet would slide: legs make up for it before they are reduced themselves.
+    below = {name for upper, foot in legs for top in upper[-1:] for name in dense if _hangs_on(rig, name, top)}
+    trunk = _Reduction(keys, rig, modes, frames, grid, options, set(dense) - below, _FOR_LEGS)
+    curves = trunk.curves()
+    keys, spent = _keep_feet(keys, rig, legs, trunk, curves)
+    curves |= _Reduction(keys, rig, modes, frames, grid, options, below, 1.0 - _FOR_LEGS, spent).curves()
+    return curves
+
+
+def _legs(keys: BoneKeys, rig: Rig) -> list[tuple[list[str], str]]:
+    """Of each leg the keyed bones that place its ankle, lowest first, and its foot; empty where they do not do so."""
+    legs = []
+    for side in ("left", "right"):
+        hip, ankle = (keys.joints.get(f"{side}_{joint}") for joint in ("hip", "ankle"))
+        if hip is None or ankle is None or hip not in keys.rotations or ankle not in keys.rotations:
+            return []
+        line = rig.between(rig.index[hip], rig.index[ankle])[::-1]
+        upper = [rig.names[row] for row in line if rig.names[row] in keys.rotations]
+        if not line or any(rig.names[row] in keys.locations for row in (*line, rig.index[ankle])):
+            return []
+        if not all(rig.inherit_rotation[row] for row in (*line, rig.index[ankle])):
+            return []
+        legs.append((upper, ankle))
+    return legs
+
+
+def _hangs_on(rig: Rig, name: str, top: str) -> bool:
+    return rig.index[top] in rig.line(rig.index[name])
+
+
+def _keep_feet(
+    keys: BoneKeys, rig: Rig, legs: list[tuple[list[str], str]], trunk: _Reduction, curves: dict[str, Curves]
+) -> tuple[BoneKeys, dict[str, Array]]:
+    """The keys with legs that hold the feet where they are although the body is where ``curves`` have it.
+
+    Also (N,) radians by which each bone of a leg is turned for that. A leg does not do more than half of the tolerance.
+    """
+    errors = trunk.errors_of(curves)
+    rotations, spent = dict(keys.rotations), {}
+    for upper, foot in legs:
+        point = trunk.heads[foot]
+        turned, moved = np.zeros((trunk.count, 3)), np.zeros((trunk.count, 3))
+        for name in (rig.names[row] for row in rig.line(rig.index[upper[-1]])[1:]):
+            if name in trunk.names:
+                turn, move = errors[name]
+                turned += turn
+                moved += np.cross(turn, point - trunk.heads[name]) + move
+        arms = [point - trunk.heads[name] for name in upper]
+        maps = np.concatenate([_across(arm) for arm in arms], -1)  # (N, 3, 3 K)
+        length = float(np.linalg.norm(arms[-1], axis=-1).max())
+        square = maps @ np.swapaxes(maps, -1, -2) + (0.1 * length) ** 2 * np.eye(3)
+        steps = np.swapaxes(maps, -1, -2) @ np.linalg.solve(square, -moved[..., None])
+        turns = dict(zip(upper, np.moveaxis(steps.reshape(trunk.count, -1, 3), 1, 0), strict=True))
+        turns[foot] = -turned - sum(turns.values())
+        most = np.max([np.linalg.norm(turn, axis=-1) for turn in turns.values()], axis=0)
+        share = np.minimum(1.0, 0.5 * trunk.angle / np.maximum(most, 1e-12))[:, None]
+        for name, turn in turns.items():
+            own = share * np.einsum("nji,nj->ni", trunk.frames_of[name], turn)
+            spent[name] = np.linalg.norm(own, axis=-1)
+            rotations[name] = continuous(
+                _product(keys.rotations[name], np.concatenate([np.ones_like(share), own / 2], -1))
+            )
+            rotations[name] /= np.linalg.norm(rotations[name], axis=-1, keepdims=True)
+    return replace(keys, rotations=rotations), spent
 
 
 def _whole(frames: Array) -> Array:
@@ -235,12 +301,20 @@ class _Reduction:
         keys: BoneKeys,
         rig: Rig,
         modes: dict[str, str],
-        dense: dict[str, Curves],
         frames: Array,
         grid: Array,
         options: Options,
+        active: set[str],
+        for_feet: float = 1.0,
+        spent: dict[str, Array] | None = None,
     ) -> None:
-        self.names = sorted(dense, key=lambda name: rig.index[name])  # parents before children
+        """``active``: the bones to reduce; ``for_feet``: share of the tolerance that they may take at the feet.
+
+        ``spent``: (N,) radians of their tolerance that bones have used up already.
+        """
+        dense = every_pose(keys, modes, frames)
+        self.all = sorted(dense, key=lambda name: rig.index[name])  # parents before children
+        self.names = [name for name in self.all if name in active]
         self.dense, self.count, self.frames = dense, keys.poses, frames
         self.places, self.pose = np.unique(grid, return_index=True)  # (G,) each
         self.pose[-1] = self.count - 1
@@ -256,54 +330,62 @@ class _Reduction:
                 self.values[track, :, self._columns(channel, values)] = values
         self.drift = np.gradient(self.values, frames, axis=1)
         self.angle = np.radians(options.degrees)
-        self._follow(keys, rig, options)
+        nothing = np.zeros(self.count)
+        self.angles = self.angle - np.array([(spent or {}).get(name, nothing) for name in self.names])  # (T, N)
+        self._follow(keys, rig, options, for_feet, spent is None)
 
     @staticmethod
     def _columns(channel: str, values: Array) -> slice:
         return slice(4, 7) if channel == "location" else slice(0, values.shape[1])
 
-    def _follow(self, keys: BoneKeys, rig: Rig, options: Options) -> None:
+    def _follow(self, keys: BoneKeys, rig: Rig, options: Options, for_feet: float, first: bool) -> None:
         """What an error of each track does to the ends of the limbs, in tolerances: linear maps for each pose."""
-        rows = [rig.index[name] for name in self.names]
-        track_of = {row: track for track, row in enumerate(rows)}
-        basis = to_matrix(self.quaternions)
-        turns: list[Array] = []
-        heads: list[Array] = []
-        axes: list[Array] = []  # of the location channels
-        above: list[int] = []  # the track that carries each track, or -1
+        rows = {name: rig.index[name] for name in self.all}
+        name_of = {row: name for name, row in rows.items()}
+        track_of = {name: track for track, name in enumerate(self.names)}
+        turns: dict[str, Array] = {}
+        self.heads: dict[str, Array] = {}  # (N, 3) armature space
+        self.frames_of: dict[str, Array] = {}  # (N, 3, 3) the axes about which a bone's own turns are
+        axes: dict[str, Array] = {}  # of the location channels
+        above: dict[str, str | None] = {}  # the keyed bone that carries each
         still = np.broadcast_to(np.eye(3), (self.count, 3, 3))
-        for track, row in enumerate(rows):
-            carrier = next((track_of[up] for up in rig.line(row)[1:] if up in track_of), -1)
-            above.append(carrier)
-            base = turns[carrier] if carrier >= 0 else still
-            head = np.broadcast_to(rig.heads[row], (self.count, 3))
-            if carrier >= 0:
-                head = heads[carrier] + base @ (rig.heads[row] - rig.heads[rows[carrier]])
+        for name, row in rows.items():
+            carrier = next((name_of[up] for up in rig.line(row)[1:] if up in name_of), None)
+            above[name] = carrier
+            base, head = still, np.broadcast_to(rig.heads[row], (self.count, 3))
+            if carrier is not None:
+                base = turns[carrier]
+                head = self.heads[carrier] + base @ (rig.heads[row] - rig.heads[rows[carrier]])
             parent = int(rig.parents[row])
             own = rig.rotations[row] if rig.use_local_location[row] or parent < 0 else rig.rotations[parent]
             if not rig.use_local_location[row] and parent < 0:
                 own = np.eye(3)
-            axes.append(base @ own)
-            if self.names[track] in keys.locations:
-                head = head + np.einsum("nij,nj->ni", axes[-1], keys.locations[self.names[track]])
+            axes[name] = base @ own
+            if name in keys.locations:
+                head = head + np.einsum("nij,nj->ni", axes[name], keys.locations[name])
             rest = rig.rotations[row]
-            follow = base if rig.inherit_rotation[row] else still
-            turns.append(follow @ rest @ basis[track] @ rest.T)
-            heads.append(head)
+            turns[name] = (base if rig.inherit_rotation[row] else still) @ rest
+            if name in keys.rotations:
+                turns[name] = turns[name] @ to_matrix(keys.rotations[name])
+            self.frames_of[name] = turns[name]
+            turns[name] = turns[name] @ rest.T
+            self.heads[name] = head
+        self.axes = axes
 
-        ends: dict[tuple[int, int], float] = {}  # (track that carries it, row whose head it is) -> tolerances
-        for track, row in enumerate(rows):
-            if track not in above:
-                ends[track, row] = 1.0 if self.modes[track] else _POLE
+        ends: dict[tuple[str, int], float] = {}  # (bone that carries it, row whose head it is) -> tolerances
+        for name, row in rows.items():
+            if name not in above.values():
+                ends[name, row] = 1.0 if name in keys.rotations else _POLE
         for joint in _ENDS:
             bone = keys.joints.get(joint)
             if bone is None or bone not in rig.index:
                 continue
             line = rig.line(rig.index[bone])
-            at = next((at for at, row in enumerate(line) if row in track_of), None)
+            at = next((at for at, row in enumerate(line) if row in name_of), None)
             # What a constraint moves does not follow its parents.
             if at is not None and not rig.owned[line[:at]].any():
-                ends[track_of[line[at]], line[0]] = 1.0
+                ends[name_of[line[at]], line[0]] = 1.0
+        hips = [rig.index[bone] for side in ("left", "right") if (bone := keys.joints.get(f"{side}_hip")) in rows]
 
         world = rig.to_world[:3, :3]
         tolerance = options.millimetres * 1e-3 * keys.scale  # scene units
@@ -312,37 +394,59 @@ class _Reduction:
         owners: list[int] = []
         begins: list[int] = []
         for (carrier, row), share in ends.items():
-            begins.append(len(maps))
-            end = heads[carrier] + turns[carrier] @ (rig.heads[row] - rig.heads[rows[carrier]])
+            begin = len(maps)
+            end = self.heads[carrier] + turns[carrier] @ (rig.heads[row] - rig.heads[rows[carrier]])
             speed = np.linalg.norm(np.gradient(end @ world.T, axis=0), axis=-1) * FPS / keys.scale
             rests = (np.clip(speed, _STILL[0], _MOVING[0]) - _STILL[0]) / (_MOVING[0] - _STILL[0])
             allowed = tolerance * share * (_STILL[1] + (_MOVING[1] - _STILL[1]) * rests)
+            if for_feet < 1.0 and any(hip in rig.line(row) for hip in hips):
+                # The body only has to leave the legs something that they can make up for; feet rest on the legs.
+                limit = np.full(self.count, tolerance * for_feet)
+                allowed = limit if first else np.minimum(allowed, limit)
             into = world / allowed[:, None, None]  # (N, 3, 3)
-            track = carrier
-            while track >= 0:
-                if self.modes[track]:
-                    arm = end - heads[track]
-                    maps.append(into @ _across(arm) @ (turns[track] @ rig.rotations[rows[track]]))
+            now: str | None = carrier
+            while now is not None:
+                track = track_of.get(now)
+                if track is not None and self.modes[track]:
+                    maps.append(into @ _across(end - self.heads[now]) @ self.frames_of[now])
                     sources.append(track)
                     owners.append(track)
-                if track in self.placed:
-                    maps.append(into @ axes[track])
-                    sources.append(len(rows) + self.placed.index(track))
+                if track is not None and track in self.placed:
+                    maps.append(into @ axes[now])
+                    sources.append(len(self.names) + self.placed.index(track))
                     owners.append(track)
-                track = above[track]
+                now = above[now]
+            if len(maps) > begin:
+                begins.append(begin)
         self.maps = np.stack(maps)  # (P, N, 3, 3) error of a source -> what an end is off by, in tolerances
         self.sources, self.owners = np.array(sources), np.array(owners)
         self.ends = np.array(begins)
         self.end_of = np.repeat(np.arange(len(begins)), np.diff([*begins, len(maps)]))
         self.by_owner = np.argsort(self.owners, kind="stable")
-        self.weights = np.full((len(rows), self.count), self.angle**-2)
+        self.weights = np.full((len(self.names), self.count), self.angle**-2)
         for owner, source, each in zip(self.owners, self.sources, self.maps, strict=True):
-            if source < len(rows):
+            if source < len(self.names):
                 self.weights[owner] += np.sum(each * each, (1, 2)) / 3
             elif not self.modes[owner]:
                 self.weights[owner] = np.sum(each * each, (1, 2)) / 3
         self.weights /= self.weights.mean(1, keepdims=True)
         self.owner_rows, self.owner_starts = np.unique(self.owners[self.by_owner], return_index=True)
+
+    def errors_of(self, curves: dict[str, Curves]) -> dict[str, tuple[Array, Array]]:
+        """Bone -> (N, 3) small turn and (N, 3) move by which its curves are off, armature space."""
+        fitted = np.zeros_like(self.values)
+        for track, name in enumerate(self.names):
+            for channel, values in curves[name].at(self.frames).items():
+                fitted[track, :, self._columns(channel, values)] = values
+        errors = self._errors(fitted)
+        found = {}
+        for track, name in enumerate(self.names):
+            move = np.zeros((self.count, 3))
+            if track in self.placed:
+                place = errors[len(self.names) + self.placed.index(track)]
+                move = np.einsum("nij,nj->ni", self.axes[name], place)
+            found[name] = np.einsum("nij,nj->ni", self.frames_of[name], errors[track]), move
+        return found
 
     def curves(self) -> dict[str, Curves]:
         """Keys are put in and taken out a few times; the last word has the tolerance."""
@@ -447,7 +551,7 @@ class _Reduction:
     def _off(self, fitted: Array) -> Array:
         """(T, N) by how many tolerances each track is to blame for being off."""
         errors = self._errors(fitted)
-        off = np.linalg.norm(errors[: len(self.names)], axis=-1) / self.angle
+        off = np.linalg.norm(errors[: len(self.names)], axis=-1) / self.angles
         shares = np.einsum("pnij,pnj->pni", self.maps, errors[self.sources])
         moved = np.add.reduceat(shares, self.ends, axis=0)  # (E, N, 3)
         size = np.linalg.norm(moved, axis=-1)
@@ -463,7 +567,7 @@ class _Reduction:
     def _alone(self, fitted: Array) -> Array:
         """(T, N) the same, were all other tracks without error."""
         errors = self._errors(fitted)
-        off = np.linalg.norm(errors[: len(self.names)], axis=-1) / self.angle
+        off = np.linalg.norm(errors[: len(self.names)], axis=-1) / self.angles
         size = np.linalg.norm(np.einsum("pnij,pnj->pni", self.maps, errors[self.sources]), axis=-1)
         worst = np.maximum.reduceat(size[self.by_owner], self.owner_starts, axis=0)
         off[self.owner_rows] = np.maximum(off[self.owner_rows], worst)
@@ -473,6 +577,7 @@ class _Reduction:
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _POLE = 1.5  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
 _FIRST_STEP, _PATIENCE, _DISPENSABLE, _BLAME = 5, 1, 2.5, 0.7
+_FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
 _PLAN = (4, 2, 2)  # rounds of adding before each taking out
 
 
@@ -484,16 +589,14 @@ def _across(arms: Array) -> Array:
 
 
 def _from_euler(angles: Array, order: str) -> Array:
-    """(N, 3) angles about x, y, z, turned in Blender's order, to (N, 4) quaternions."""
-    turned = np.zeros((len(angles), 4))
-    turned[:, 0] = 1.0
+    """``rotations.from_euler`` without a detour through matrices: this is asked for in each round."""
+    turned = None
     for axis in order:
-        at = "XYZ".index(axis)
-        half = angles[:, at] / 2
-        one = np.zeros_like(turned)
-        one[:, 0], one[:, 1 + at] = np.cos(half), np.sin(half)
-        turned = _product(one, turned)
-    return turned
+        half = angles[:, "XYZ".index(axis)] / 2
+        one = np.zeros((len(angles), 4))
+        one[:, 0], one[:, 1 + "XYZ".index(axis)] = np.cos(half), np.sin(half)
+        turned = one if turned is None else _product(one, turned)
+    return np.asarray(turned)
 
 
 def _from_axis_angle(values: Array) -> Array:
