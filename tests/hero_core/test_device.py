@@ -25,6 +25,7 @@ def test_bfloat16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_auto_prefers_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "self_test", lambda _: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert device.pick()[0] == torch.device("cpu")
@@ -50,3 +51,29 @@ def test_auto_prefers_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_absent_is_named(where: str, precision: str, says: str) -> None:
     with pytest.raises(HeroError, match=says):
         device.pick(where, precision)
+
+
+def test_a_card_that_cannot_compute_is_passed_over_and_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lists a card for which this torch holds no code."""
+    why = "no kernel image is available for execution on the device"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(device, "self_test", lambda _: why)
+    monkeypatch.setattr(device, "unusable", {})
+    with pytest.warns(UserWarning, match=f"'cuda' cannot be used .{why}.; the processor computes"):
+        assert device.pick("auto", "float32")[0] == torch.device("cpu")
+    assert device.unusable == {"cuda": why}
+    device.pick("auto", "float32")  # said once
+    with pytest.raises(HeroError, match=f"'cuda' is there but cannot compute .{why}."):
+        device.pick("cuda")
+
+
+def test_the_self_test_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.self_test("cpu") is None
+    if not torch.cuda.is_available():
+        assert "CUDA" in (device.self_test("cuda") or "")
+    device.self_test.cache_clear()
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", lambda x, _: torch.rand_like(x))
+    assert device.self_test("cpu") == "its results are wrong"
+    device.self_test.cache_clear()
