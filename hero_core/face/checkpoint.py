@@ -145,6 +145,7 @@ def _read_official(folder: Path, strict_official: bool) -> ReactDiff:
         model = ReactDiff(cfg)
     state = {f"behaviour.{k}": v for k, v in first.items()} | {f"unet.{k}": v for k, v in unet.items()}
     state |= {"minimum": low, "maximum": high, "mean_face": _mean_face(folder, cfg.coefficients), **projection}
+    state |= {"centre": torch.zeros(cfg.video + cfg.audio), "spread": torch.ones(cfg.video + cfg.audio)}
     _fill(model, state, folder, () if projection else ("linear.",))
     if not projection:
         warnings.warn(f"'{path2}' has no condition projection; a random one is used.", stacklevel=3)

@@ -43,7 +43,7 @@ class BehaviourLoop(loop.LoopConfig):
 
     lr: float = 1e-4
     weight_decay: float = 5e-4
-    warmup: int = 0
+    warmup: int = 100  # officially none
     betas: tuple[float, float] = (0.9, 0.999)
 
 
@@ -116,13 +116,16 @@ def _behaviour(
     """Stage 1, in place."""
     where = cfg.device
     stage = model.behaviour.to(where)
-    video, audio, coefficients, attributes = _tensors(
-        train.video[1], train.audio[1], train.coefficients, train.listeners
-    )
+    video, audio = _tensors(train.video[1], train.audio[1])
+    coefficients, attributes = _tensors(train.coefficients, train.listeners)
+    known = torch.cat((video, audio), -1).flatten(0, 1)
+    # A column that hardly moves in training must not shout elsewhere.
+    model.centre, model.spread = known.mean(0), known.std(0) + 0.05
+    model.to(where)
     held_out = _tensors(val.video[1], val.audio[1], val.coefficients, val.listeners)
 
     def errors(v: Tensor, a: Tensor, c: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        made, units = stage(v, a)
+        made, units = stage(*model.standardised(v, a))
         return behaviour_loss(made, units, c, e)
 
     def loss_fn(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -155,7 +158,7 @@ def _latents(model: ReactDiff, clips: data.Clips) -> tuple[Tensor, Tensor]:
 
     def encode(video: Tensor, audio: Tensor) -> Tensor:
         pairs = zip(video.split(8), audio.split(8), strict=True)
-        return torch.cat([stage.encode(v.to(where), a.to(where)).cpu() for v, a in pairs])
+        return torch.cat([stage.encode(*model.standardised(v.to(where), a.to(where))).cpu() for v, a in pairs])
 
     video, audio = _tensors(clips.video, clips.audio)
     listeners = encode(video[1], audio[1])

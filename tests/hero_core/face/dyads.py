@@ -21,10 +21,12 @@ def waves(rng: np.random.Generator, frames: int, width: int) -> Array:
 
 
 def person(rng: np.random.Generator, frames: int) -> tuple[Array, Array]:
-    """coefficients (frames, 1, 58) as FaceVerse's files are, attributes (frames, 25)"""
-    shapes = waves(rng, frames, 58)
+    """coefficients (frames, 1, 58) as FaceVerse's files are, attributes (frames, 25): all of them mix 4 slow curves."""
+    sources = waves(rng, frames, 4)
+    mixed = [sources @ np.random.default_rng(0).dirichlet(np.full(4, 0.3), width).T for width in (58, 25)]
+    shapes, units = (x.astype(np.float32) for x in mixed)
     shapes[:, 52] += np.pi
-    return shapes[:, None], waves(rng, frames, 25)
+    return shapes[:, None], units
 
 
 def react(root: Path, count: int = 3, frames: int = 60, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:

@@ -115,7 +115,9 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     command = ["train", "--data", str(root), "--out", str(out), "--config", str(config(tmp_path, online=online))]
     assert main(command) == 0
     model = checkpoint.load(out, "cpu")
-    assert model.cfg.online is online and bool((model.maximum > model.minimum).all())
+    assert (
+        float(model.spread.std()) > 0.01 and model.cfg.online is online and bool((model.maximum > model.minimum).all())
+    )
     assert json.loads((out / "run.json").read_text())["clips"] == {"train": 6, "val": 6}
     # Started again it is at its end and gives the same weights.
     before = loop.load_weights(out / "model.safetensors")
