@@ -31,7 +31,7 @@ _OWNERS = {
     "COPY_ROTATION", "COPY_TRANSFORMS", "DAMPED_TRACK", "LOCKED_TRACK", "TRACK_TO", "STRETCH_TO", "IK", "SPLINE_IK",
     "ARMATURE", "TRANSFORM", "ACTION", "PIVOT",
 }  # fmt: skip
-_BEZIER, _ALIGNED, _AUTO_CLAMPED = 2, 3, 4  # values of the enums as ``foreach_set`` takes them
+_BEZIER, _FREE, _ALIGNED, _AUTO_CLAMPED = 2, 0, 3, 4  # values of the enums as ``foreach_set`` takes them
 
 
 def check_writable(obj: bpy.types.Object | None) -> bpy.types.Object:
@@ -226,13 +226,17 @@ def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:
 def _write_curves(place: Any, path: str, group: str, frames: Array, values: Array, slopes: Array | None = None) -> None:
     """One curve for each column of (K, C) values, all keys at once: keyframe_insert is 20 times slower.
 
-    With (K, C) ``slopes`` handles are aligned along them and reach over a third of the way to the next key, so that
-    Blender's curve is the cubic that they say.
+    With (K, 2, C) ``slopes`` handles lie along them and reach over a third of the way to the next key, so that
+    Blender's curve is the cubic that they say. They are aligned where the slopes before and after a key are the same.
     """
     count = len(frames)
     automatic = slopes is None or count < 2
     kinds = np.full(count, _BEZIER, np.int32)
     handles = np.full(count, _AUTO_CLAMPED if automatic else _ALIGNED, np.int32)
+    if slopes is not None and not automatic:
+        corners = (slopes[:, 0] != slopes[:, 1]).any(-1)
+        corners[[0, -1]] = False
+        handles[corners] = _FREE
     points = np.empty((count, 2), np.float32)
     points[:, 0] = frames
     gaps = np.diff(frames) / 3 if count > 1 else np.ones(1)
@@ -247,7 +251,7 @@ def _write_curves(place: Any, path: str, group: str, frames: Array, values: Arra
         keys.foreach_set("handle_left_type", handles)
         keys.foreach_set("handle_right_type", handles)
         if slopes is not None and not automatic:
-            for side, reach in (("left", -left), ("right", right)):
-                ends = np.stack([frames + reach, values[:, index] + slopes[:, index] * reach], -1)
+            for number, (side, reach) in enumerate((("left", -left), ("right", right))):
+                ends = np.stack([frames + reach, values[:, index] + slopes[:, number, index] * reach], -1)
                 keys.foreach_set(f"handle_{side}", ends.astype(np.float32).ravel())
         curve.update()

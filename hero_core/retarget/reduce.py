@@ -3,9 +3,10 @@
 
 All channels of a bone are keyed at the same poses. Between two keys each channel is a cubic with a slope at each key,
 which is what Blender makes of a Bezier segment whose handles reach over a third of it. Values and slopes are the least
-squares fit to all poses, for all bones at once (one block tridiagonal system), with more weight where the fit is worst,
-so that the greatest error falls (Lawson 1961). Keys are added where that is still above the tolerance and taken out
-again where they turn out not to be needed.
+squares fit to all poses, for all bones at once (one tridiagonal system), with more weight where the fit is worst, so
+that the greatest error falls (Lawson 1961). Keys are added where that is still above the tolerance and taken out again
+where they turn out not to be needed. The slopes before and after a key may differ, as feet that come to stand have
+corners in their motion; at the end they are made the same wherever the tolerance allows it.
 
 What counts is not the channel but what it moves: how far the bone turns away, and how far hands, feet and head are
 carried off by all bones above them together. That is followed to the first order, which is exact enough for errors of
@@ -28,7 +29,7 @@ from .rotations import EULER_ORDERS, continuous, to_axis_angle, to_euler, to_mat
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.01, 0.15), (0.08, 1.0)
+_STILL, _MOVING = (0.01, 0.3), (0.08, 1.0)
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 16
 
@@ -39,7 +40,8 @@ class Curves:
 
     frames     (K,) frames of the scene that are keyed, ascending
     channels   Blender's name of a channel -> (K, C) values
-    slopes     the same names -> (K, C) change for each frame, by which the handles lie; None for automatic handles
+    slopes     the same names -> (K, 2, C) change for each frame before and after the key, by which the handles lie;
+               None for automatic handles
     """
 
     frames: Array
@@ -203,6 +205,10 @@ class _Layout:
         begin = np.searchsorted(self.segment, np.arange(len(self.opens) + 1))
         self.empty = begin[:-1] == begin[1:]  # between two keys side by side there may be no pose
         self.begin = np.minimum(begin[:-1], len(self.segment) - 1)
+        # (M,) a pose beside each key, in the flat arrays
+        self.nearest = self.track * self.length + np.minimum(
+            np.searchsorted(frames, self.frame - 1e-9), self.length - 1
+        )
 
     def most(self, values: Array) -> Array:
         """(S,) the greatest of (F,) values in each segment, 0 where it holds no pose."""
@@ -210,87 +216,86 @@ class _Layout:
 
 
 def _evaluate(layout: _Layout, values: Array, slopes: Array) -> Array:
-    """(T, N, C) the curves at each pose from (M, C) values and slopes."""
+    """(T, N, C) the curves at each pose from (M, C) values and (M, 2, C) slopes."""
     a, b, c, d = layout.basis[:, :, None]
-    here = layout.start
-    flat = a * values[here] + b * slopes[here] + c * values[here + 1] + d * slopes[here + 1]
+    here, after = layout.start, layout.start + 1
+    flat = a * values[here]
+    flat += b * slopes[here, 1]
+    flat += c * values[after]
+    flat += d * slopes[after, 0]
     return np.asarray(flat.reshape(layout.tracks, layout.length, -1))
 
 
 def _fit(layout: _Layout, wanted: Array, weights: Array, drift: Array) -> tuple[Array, Array]:
-    """(M, C) values and slopes of the least squares fit to (F, C) ``wanted`` with (F,) weights.
+    """(M, C) values and (M, 2, C) slopes before and after of the least squares fit to (F, C) ``wanted``.
 
-    ``drift``: (M, C) slopes of the poses themselves, towards which slopes are drawn by a trifle: between two keys side
-    by side nothing else tells them.
+    ``weights``: (F,). ``drift``: (M, C) slopes of the poses themselves, towards which slopes are drawn a little:
+    between two keys side by side nothing else tells them, and a curve has corners only where they are worth it.
     """
-    count, columns = len(layout.track), wanted.shape[1]
+    columns = wanted.shape[1]
     weighted = layout.basis * weights  # (4, F)
     products = np.empty((10 + 4 * columns, len(weights)))
     for row, (i, j) in enumerate(_PAIRS):
         np.multiply(weighted[i], layout.basis[j], out=products[row])
-    products[10:] = (weighted[:, None] * wanted.T).reshape(4 * columns, -1)
+    np.multiply(weighted[:, None], wanted.T, out=products[10:].reshape(4, columns, -1))
     sums = np.where(layout.empty, 0.0, np.add.reduceat(products, layout.begin, axis=1))
-    diagonal = np.zeros((count, 2, 2))
-    beside = np.zeros((count, 2, 2))  # coupling of a key with the next one
-    right = np.zeros((count, 2, columns))
+    square = {pair: sums[row] for row, pair in enumerate(_PAIRS)}  # value, slope, value, slope
+    first, slope_first, last, slope_last = sums[10:].reshape(4, columns, -1)  # (C, S) each
     here, after = layout.opens, layout.opens + 1
-    for row, (i, j) in enumerate(_PAIRS):
-        if j < 2:
-            diagonal[here, i, j] += sums[row]
-        elif i >= 2:
-            diagonal[after, i - 2, j - 2] += sums[row]
-        else:
-            beside[here, i, j - 2] = sums[row]
-    diagonal[:, 1, 0] = diagonal[:, 0, 1]
-    ends = sums[10:].reshape(4, columns, -1)
-    for row in range(2):
-        right[here, row] += ends[row].T
-        right[after, row] += ends[row + 2].T
-    diagonal[:, 1, 1] += _PULL
-    right[:, 1] += _PULL * drift
-    solved = _chain(diagonal, beside, right)
-    return solved[:, 0], solved[:, 1]
+    # The slopes belong to one segment alone: they are eliminated there, which leaves a chain of values.
+    p, q, r = square[1, 1] + _PULL, square[1, 3], square[3, 3] + _PULL
+    scale = 1.0 / (p * r - q * q)
+    p, q, r = p * scale, q * scale, r * scale  # inverse is [[r, -q], [-q, p]]
+    one, two = slope_first + _PULL * drift[here].T, slope_last + _PULL * drift[after].T
+    one, two = r * one - q * two, p * two - q * one
+    b0, d0, b1, d1 = square[0, 1], square[0, 3], square[1, 2], square[2, 3]
+    to_b0, to_d0, to_b1, to_d1 = r * b0 - q * d0, p * d0 - q * b0, r * b1 - q * d1, p * d1 - q * b1
+    count = len(layout.track)
+    diagonal, beside, right = np.full(count, 1e-9), np.zeros(count), 1e-9 * wanted[layout.nearest].T
+    diagonal[here] += square[0, 0] - b0 * to_b0 - d0 * to_d0
+    diagonal[after] += square[2, 2] - b1 * to_b1 - d1 * to_d1
+    beside[here] = square[0, 2] - b0 * to_b1 - d0 * to_d1
+    right[:, here] += first - b0 * one - d0 * two
+    right[:, after] += last - b1 * one - d1 * two
+    values = _chain(diagonal, beside, right)
+    slopes = np.zeros((2, columns, count))
+    slopes[1][:, here] = one - to_b0 * values[:, here] - to_b1 * values[:, after]
+    slopes[0][:, after] = two - to_d0 * values[:, here] - to_d1 * values[:, after]
+    return values.T, np.moveaxis(slopes, -1, 0)
 
 
 _PAIRS = [(i, j) for i in range(4) for j in range(i, 4)]
-_PULL = 1e-3
+_PULL = 3e-4
 
 
 def _chain(diagonal: Array, beside: Array, right: Array) -> Array:
-    """Solve a block tridiagonal system: (M, 2, 2) blocks, (M, 2, 2) blocks to their right, (M, 2, C) right side.
+    """(C, M) solution of a symmetric tridiagonal system: (M,) diagonal, (M,) what is right of it, (C, M) right side.
 
     Every other unknown is eliminated at once, again and again (cyclic reduction, Heller 1976), so that numpy does many
-    blocks in each step. The system is symmetric and positive definite.
+    in each step.
     """
     count = len(diagonal)
     if count == 1:
-        return _inverse(diagonal) @ right
-    odd = _inverse(diagonal[1::2])
-    lower, upper = beside[0 : count - 1 : 2], beside[1::2]  # an odd block with the one before and the one after it
-    to_lower, to_upper = lower @ odd, np.swapaxes(upper, -1, -2) @ odd
-    kept, kept_right = diagonal[::2].copy(), right[::2].copy()
-    kept[: len(odd)] -= to_lower @ np.swapaxes(lower, -1, -2)
-    kept_right[: len(odd)] -= to_lower @ right[1::2]
-    later = len(kept) - 1  # odd blocks that have a block after them
-    kept[1:] -= to_upper[:later] @ upper[:later]
-    kept_right[1:] -= to_upper[:later] @ right[1::2][:later]
+        return right / diagonal
+    lower, upper = beside[0 : count - 1 : 2], beside[1::2]  # an odd unknown with the one before and the one after it
+    to_lower, to_upper = lower / diagonal[1::2], upper / diagonal[1::2]
+    odd_right = right[:, 1::2]
+    kept, kept_right = diagonal[::2].copy(), right[:, ::2].copy()
+    odd = len(to_lower)
+    kept[:odd] -= to_lower * lower
+    kept_right[:, :odd] -= to_lower * odd_right
+    later = len(kept) - 1  # odd unknowns that have one after them
+    kept[1:] -= (to_upper * upper)[:later]
+    kept_right[:, 1:] -= (to_upper * odd_right)[:, :later]
     between = np.zeros_like(kept)
-    between[:later] = -to_lower[:later] @ upper[:later]
+    between[:later] = -to_lower[:later] * upper[:later]
     even = _chain(kept, between, kept_right)
     solved = np.empty_like(right)
-    solved[::2] = even
-    rest = right[1::2] - np.swapaxes(lower, -1, -2) @ even[: len(odd)]
-    rest[:later] -= upper[:later] @ even[1:]
-    solved[1::2] = odd @ rest
+    solved[:, ::2] = even
+    rest = odd_right - lower * even[:, :odd]
+    rest[:, :later] -= upper[:later] * even[:, 1:]
+    solved[:, 1::2] = rest / diagonal[1::2]
     return solved
-
-
-def _inverse(blocks: Array) -> Array:
-    a, b, c, d = blocks[:, 0, 0], blocks[:, 0, 1], blocks[:, 1, 0], blocks[:, 1, 1]
-    inverse = np.empty_like(blocks)
-    inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 0], inverse[:, 1, 1] = d, -b, -c, a
-    inverse /= (a * d - b * c)[:, None, None]
-    return inverse
 
 
 class _Reduction:
@@ -328,6 +333,7 @@ class _Reduction:
                 self.quaternions[track] = keys.rotations[name]
             for channel, values in dense[name].channels.items():
                 self.values[track, :, self._columns(channel, values)] = values
+        self.values = self.values[..., : 7 if self.placed else 4]
         self.drift = np.gradient(self.values, frames, axis=1)
         self.angle = np.radians(options.degrees)
         nothing = np.zeros(self.count)
@@ -373,9 +379,11 @@ class _Reduction:
         self.axes = axes
 
         ends: dict[tuple[str, int], float] = {}  # (bone that carries it, row whose head it is) -> tolerances
-        for name, row in rows.items():
-            if name not in above.values():
-                ends[name, row] = 1.0 if name in keys.rotations else _POLE
+        last = [name for name in rows if name not in above.values()]
+        # Both ends of a limb that reaches for a target: where the trunk carries it, and the target.
+        share = _TARGET if any(name in keys.locations and name in keys.rotations for name in last) else 1.0
+        for name in last:
+            ends[name, rows[name]] = share if name in keys.rotations else _POLE
         for joint in _ENDS:
             bone = keys.joints.get(joint)
             if bone is None or bone not in rig.index:
@@ -461,6 +469,9 @@ class _Reduction:
         mask, (values, slopes) = self._grow(mask, _ROUNDS)
         curves = {}
         layout = _Layout(mask, self.places, self.frames)
+        slopes = self._aligned(layout, values, slopes)
+        last = np.append(layout.first[1:], len(slopes)) - 1
+        slopes[layout.first, 0], slopes[last, 1] = slopes[layout.first, 1], slopes[last, 0]
         for track, name in enumerate(self.names):
             here = np.flatnonzero(layout.track == track)
             if np.ptp(self.values[track], axis=0).max() < 1e-9:
@@ -469,7 +480,7 @@ class _Reduction:
             curves[name] = Curves(
                 layout.frame[here],
                 {channel: values[here, at] for channel, at in columns.items()},
-                {channel: slopes[here, at] for channel, at in columns.items()},
+                {channel: slopes[here][:, :, at] for channel, at in columns.items()},
             )
         return curves
 
@@ -480,7 +491,7 @@ class _Reduction:
             layout = _Layout(mask, self.places, self.frames)
             weights = (self.weights * self.lean).ravel()
             drift = self.drift[layout.track, self.pose[layout.place]]
-            fitted = _fit(layout, self.values.reshape(-1, 7), weights, drift)
+            fitted = _fit(layout, self.values.reshape(weights.size, -1), weights, drift)
             off = self._off(_evaluate(layout, *fitted))
             worst = off.max(1)
             if worst.max() <= 1.0 or turn == rounds - 1:
@@ -492,6 +503,22 @@ class _Reduction:
             if worst.max() > limit:
                 self._insert(mask, layout, off, limit)
         return mask, fitted
+
+    def _aligned(self, layout: _Layout, values: Array, slopes: Array) -> Array:
+        """Slopes that are the same before and after a key, wherever the tolerance does not need a corner there."""
+        # The longer segment knows its slope better.
+        reach = np.zeros((len(values), 2, 1))
+        reach[layout.opens + 1, 0, 0] = reach[layout.opens, 1, 0] = np.diff(layout.frame)[layout.opens]
+        mean = (reach * slopes).sum(1) / reach.sum(1)
+        keep = np.ones(len(values), bool)
+        limit = np.maximum(self._off(_evaluate(layout, values, slopes)), 1.0).ravel()
+        for _ in range(_ALIGNMENTS):
+            tried = np.where(keep[:, None, None], mean[:, None], slopes)
+            bad = layout.most((self._off(_evaluate(layout, values, tried)).ravel() > limit).astype(float)) > 0
+            if not bad.any():
+                return tried
+            keep[layout.opens[bad]] = keep[layout.opens[bad] + 1] = False
+        return slopes
 
     def _insert(self, mask: Array, layout: _Layout, off: Array, limit: float) -> None:
         """Set a key where each segment is worst."""
@@ -545,7 +572,8 @@ class _Reduction:
         errors = np.empty((len(self.names) + len(self.placed), self.count, 3))
         for axis, each in enumerate(vector):
             errors[: len(self.names), :, axis] = each * scale
-        errors[len(self.names) :] = fitted[self.placed, :, 4:] - self.values[self.placed, :, 4:]
+        if self.placed:
+            errors[len(self.names) :] = fitted[self.placed, :, 4:] - self.values[self.placed, :, 4:]
         return errors
 
     def _off(self, fitted: Array) -> Array:
@@ -575,10 +603,12 @@ class _Reduction:
 
 
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
+_TARGET = 0.35  # the middle of a nearly straight limb moves by some times what its IK target or its root moves
 _POLE = 1.5  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
-_FIRST_STEP, _PATIENCE, _DISPENSABLE, _BLAME = 5, 1, 2.5, 0.7
+_FIRST_STEP, _PATIENCE, _DISPENSABLE, _BLAME = 6, 0, 2.5, 0.7
+_ALIGNMENTS = 4  # tries to do without corners
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
-_PLAN = (4, 2, 2)  # rounds of adding before each taking out
+_PLAN = (3, 2)  # rounds of adding before each taking out
 
 
 def _across(arms: Array) -> Array:

@@ -83,7 +83,9 @@ def spread(rig: Rig, bones: BoneMap, turns: dict[int, Array], outward: dict[str,
                     share = 1 - (number + 1) / parts if joint == upper else number / parts
                     off = rig.heads[row] - top
                     if np.linalg.norm(off - (off @ direction) * direction) < 0.03 * length:
-                        turns[row] = turn @ about(direction, share * angle)
+                        # About the part itself: parts are not quite in line, and what comes next must stay in place.
+                        own = unit((rig.heads[rows[number + 1]] if number + 1 < parts else tip) - rig.heads[row])
+                        turns[row] = turn @ about(own, share * angle)
                 for row, place in beside.items():
                     turns[row] = turn @ about(direction, (1 - place if joint == upper else place) * angle)
 

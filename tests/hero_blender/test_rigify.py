@@ -201,15 +201,41 @@ def apart(a: Array, b: Array) -> tuple[float, float]:
     return float(np.degrees(angle.max())), float(np.linalg.norm(a[..., 3] - b[..., 3], axis=-1).max())
 
 
+def apart_by_pose(a: Array, b: Array) -> tuple[Array, Array]:
+    """(N,) degrees and (N,) metres between (N, 4, 4) matrices."""
+    pairs = [apart(*pair) for pair in zip(a, b, strict=True)]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+
 def test_ik_and_fk_show_the_same_at_any_frame(human: Any) -> None:
-    joints, poses = walk(30), range(0, 30, 6)
+    """Blender's IK stops when its angles change by less than 0.06 degrees a round, up to a millimetre from its target.
+
+    A limb that is nearly straight takes that millimetre by bending by another two degrees; so the bend is looked at.
+    """
+    joints, poses = walk(30), range(0, 30, 3)
     report = rigfile.retarget_motion(human, motion_of(joints), options=EXACT)
-    ik, fk = (switched(human, report, poses, IK_FK=value) for value in (0.0, 1.0))
-    degrees, metres = apart(ik, fk)
-    assert degrees < 1.5 and metres < 0.003  # the IK solver of Blender is not finer where a limb is straight
-    arrows = switched(human, report, poses, IK_FK=0.0, pole_vector=0)
-    degrees, metres = apart(ik, arrows)
-    assert degrees < 3.0 and metres < 0.01
+    shown = [
+        switched(human, report, poses, IK_FK=ik_fk, pole_vector=pole) for ik_fk, pole in ((0.0, 1), (1.0, 1), (0.0, 0))
+    ]
+    names = [bone.name for bone in human.pose.bones if bone.name.startswith("ORG-")]
+    limbs = {
+        f"{bone}.{side[0].upper()}": [J[f"{side}_{joint}"] for joint in chain]
+        for side in ("left", "right")
+        for bone, chain in (
+            ("ORG-upper_arm", ("shoulder", "elbow", "wrist")), ("ORG-forearm", ("shoulder", "elbow", "wrist")),
+            ("ORG-thigh", ("hip", "knee", "ankle")), ("ORG-shin", ("hip", "knee", "ankle")),
+        )
+    }  # fmt: skip
+    # Without a pole target the solver turns the limb about itself too until it stops.
+    for other, fine in ((shown[1], 0.3), (shown[2], 1.5)):
+        for row, name in enumerate(names):
+            degrees, metres = apart_by_pose(shown[0][:, row], other[:, row])
+            if name in limbs:
+                a, b, c = (joints[list(poses)][:, joint] for joint in limbs[name])
+                straight = np.sum(unit(b - a) * unit(c - b), -1) > np.cos(np.radians(20))
+                assert (degrees[straight] < 1.5).all() and (metres[straight] < 0.009).all(), name
+                degrees, metres = degrees[~straight], metres[~straight]
+            assert (degrees < fine).all() and (metres < 0.01 * fine).all(), name
     keyed = {curve.data_path.split('"')[-2] for curve in compat.fcurves_of(bpy.data.actions[report["action"]], human)}
     assert {"IK_FK", "IK_parent", "pole_parent", "IK_Stretch", "pole_vector", "FK_limb_follow"} <= keyed
     assert {"neck_follow", "head_follow", "torso_parent"} <= keyed
@@ -249,5 +275,5 @@ def test_few_keys_on_controls(human: Any) -> None:
     exact = switched(human, every, range(0, 60, 5))
     few = rigfile.retarget_motion(human, motion_of(joints), options=replace(EXACT, reduce=True))
     degrees, metres = apart(exact, switched(human, few, range(0, 60, 5)))
-    assert few["keys"]["written"] < 0.4 * few["keys"]["poses"]
-    assert degrees < 2.0 and metres < 0.008
+    assert few["keys"]["written"] < 0.4 * few["keys"]["poses"], (degrees, metres)
+    assert degrees < 3.5 and metres < 0.008  # a knee that is nearly straight takes 2 degrees for a millimetre

@@ -110,7 +110,8 @@ def test_keys_stand_on_whole_frames_from_end_to_end() -> None:
         assert len(curves.frames) == 1 or curves.frames[-1] == np.ceil(frames[-1])
         assert curves.slopes is not None
         for channel, values in curves.channels.items():
-            assert values.shape == curves.slopes[channel].shape == (len(curves.frames), values.shape[1])
+            assert values.shape == (len(curves.frames), values.shape[1])
+            assert curves.slopes[channel].shape == (len(curves.frames), 2, values.shape[1])
 
 
 def test_finer_tolerance_more_keys() -> None:
