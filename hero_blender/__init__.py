@@ -11,7 +11,7 @@ _commands: list[Any] = []
 def register() -> None:
     import bpy
 
-    from . import bone_list, bone_map, command, operators, panels, preferences, properties
+    from . import bone_list, bone_map, command, operators, panels, preferences, properties, torch_folder
 
     for module in (preferences, properties, operators, panels, bone_list):
         for cls in module.CLASSES:
@@ -19,6 +19,7 @@ def register() -> None:
     bone_map.register()
     properties.register()
     operators.register()
+    torch_folder.clean_up()
     _commands.append(bpy.utils.register_cli_command("hero", command.main))  # type: ignore[func-returns-value]
 
 

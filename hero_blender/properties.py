@@ -183,7 +183,7 @@ def settings_of(context: bpy.types.Context) -> Settings:
         seconds=chosen.seconds if chosen.length == "SECONDS" else None,
         model_length=chosen.length == "MODEL",
         seed=chosen.seed,
-        model=bpy.path.abspath(chosen.model) if chosen.model else None,
+        model=bpy.path.abspath(chosen.model or general.weights) or None,
         device=general.device.lower(),
         dtype=general.precision.lower(),
         torch=general.torch_folder,

@@ -74,6 +74,7 @@ def load_model(settings: Settings) -> Hero:
     key = (settings.model, settings.device, settings.dtype, state)
     if _Kept.model is None or _Kept.model[0] != key:
         forget_model()  # before the new one takes memory
+        torch_folder.load()
         _Kept.model = key, hero_core.load(settings.model, settings.device, settings.dtype)
     return _Kept.model[1]
 

@@ -87,7 +87,7 @@ def self_test(device: str) -> str | None:
             results.append(torch.nn.functional.layer_norm(z, z.shape[-1:]).cpu())
     except Exception as err:  # noqa: BLE001 - drivers raise many kinds; each means that the device is of no use
         return str(err).splitlines()[0].rstrip(".") if str(err) else type(err).__name__
-    return None if torch.allclose(*results, atol=0.05) else "its results are wrong"
+    return None if torch.allclose(results[0], results[1], atol=0.05) else "its results are wrong"
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

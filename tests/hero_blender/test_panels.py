@@ -206,20 +206,6 @@ def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
     assert ("prop", "length") in drawn() and ("prop", "seconds") not in drawn()
 
 
-def test_preferences_draw(addon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Drawing:
-        layout = Layout()
-        bl_rna = preferences.HeroPreferences.bl_rna
-        torch_folder = ""
-
-    for found, sign in ((Path("somewhere"), "PyTorch: somewhere"), (None, "PyTorch was not found")):
-        monkeypatch.setattr(torch_folder, "find", lambda chosen="", found=found: found)
-        preferences.HeroPreferences.draw(Drawing, bpy.context)  # type: ignore[arg-type]
-        kinds = [text for kind, text in Drawing.layout.drawn if kind == "label"]
-        assert kinds[-1].startswith(sign)
-    assert preferences.HeroPreferences.bl_idname == "hero_blender"
-
-
 def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
     from models import write_tiny
