@@ -205,6 +205,7 @@ def write(parts: Parts, out: str | os.PathLike[str], dtype: torch.dtype = torch.
     Raises:
         HeroError: the tensors do not fit the config, hold NaN, or ``out`` cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     build(parts)
@@ -224,8 +225,9 @@ def write(parts: Parts, out: str | os.PathLike[str], dtype: torch.dtype = torch.
             (part / CONFIG).write_text(parts.config.to_json() + "\n", encoding="utf-8")
             os.replace(part / WEIGHTS, folder / WEIGHTS)
             os.replace(part / CONFIG, folder / CONFIG)
-    except OSError as err:
-        raise HeroError(f"'{folder}' cannot be written: {err.strerror or err}; choose another folder.") from err
+    except (OSError, SafetensorError) as err:  # the latter where the disk is full
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise HeroError(f"'{folder}' cannot be written: {reason}; make room, or choose another folder.") from err
     return folder
 
 
