@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hero_core.motion import Motion
+from hero_core.retarget import Rig
 from hero_core.retarget.measure import cost, measure
 from hero_core.retarget.options import Options
 
@@ -44,7 +45,9 @@ def measured(
         shown, world, local = _played(obj, scene, bones, report, len(joints))
         for points in shown.values():
             points[:, 1] -= floor
-        numbers = measure(joints, shown, world, rest, report["scale"], channels, options.in_place)
+        standing = {**shown, **_heels(rig, rest, shown, world, list(dict.fromkeys(bones.values())), bones)}
+        contacts = report["contacts"]
+        numbers = measure(joints, standing, world, rest, report["scale"], channels, options.in_place, contacts)
         share = report["keys"]["written"] / max(report["keys"]["poses"], 1)
         # A bake has a key on each frame of the scene; ours without reduction has one for each pose.
         numbers["keys"] = {**report["keys"], "share": share, "share_of_frames": share / report["frames_per_pose"]}
@@ -56,6 +59,20 @@ def measured(
     numbers["mapped"] = len(bones)
     numbers["milliseconds"] = {stage: 1000 * seconds for stage, seconds in report["seconds"].items()}
     return numbers
+
+
+def _heels(
+    rig: Rig, rest: dict[str, Array], shown: dict[str, Array], world: Array, names: list[str], bones: dict[str, str]
+) -> dict[str, Array]:
+    """ "left_heel", "right_heel" -> (N, 3) the point of the sole that is right below the ankle at rest."""
+    heels = {}
+    for side in ("left", "right"):
+        ankle = f"{side}_ankle"
+        if ankle in bones:
+            at_rest = _rotation(rig.to_world @ rig.rest[rig.index[bones[ankle]]])
+            down = np.array([0.0, -float(rest[ankle][1]), 0.0])
+            heels[f"{side}_heel"] = shown[ankle] + world[:, names.index(bones[ankle])] @ (at_rest.T @ down)
+    return heels
 
 
 def _cost(

@@ -143,6 +143,7 @@ def retarget_motion(
         "map": keys.joints,
         "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
         "measures": keys.measures,
+        "contacts": keys.contacts,
         "skipped": list(keys.skipped),
         "left_alone": left_alone,
         "keys": {

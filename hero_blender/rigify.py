@@ -222,6 +222,7 @@ class _Controls:
             settings=settings,
             travel=travel,
             measures=dict(self.solved.measures),
+            contacts=self.solved.contacts.named() if self.solved.contacts is not None else None,
         )
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:

@@ -45,6 +45,14 @@ class Contacts:
     ball: Array
     plants: tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
+    def named(self) -> dict[str, list[tuple[int, int]]]:
+        """ "left_heel", "left_ball" ... -> (first, end) of the poses in which it is on the floor, half open."""
+        return {
+            f"{side}_{name}": runs(flags[:, column])
+            for name, flags in (("heel", self.heel), ("ball", self.ball))
+            for column, side in enumerate(("left", "right"))
+        }
+
     def without(self, heel: Array, ball: Array) -> Contacts:
         """The same without the poses in which (N, 2) ``heel`` and ``ball`` say so; what is too short then goes too."""
         heel, ball = self.heel & ~heel, self.ball & ~ball

@@ -36,15 +36,18 @@ def measure(
     scale: float,
     channels: Array | None = None,
     in_place: bool = False,
+    contacts: dict[str, list[tuple[int, int]]] | None = None,
 ) -> dict[str, Any]:
     """Numbers of one take on one rig.
 
     joints     (N, 22, 3) the motion in metres, Y up, 20 poses a second
-    shown      joint -> (N, 3) where the rig has it at these poses, scene units, Y up; only joints that it has
+    shown      joint -> (N, 3) where the rig has it at these poses, scene units, Y up; only joints that it has; also
+               "left_heel", "right_heel", the points of the soles below the ankles
     turns      (N, B, 3, 3) orientations of the mapped bones in the scene
     rest       joint -> (3,) where the rig has it at rest on its floor
     scale      scene units for a metre of the motion
     channels   (N, 4) contacts of the model or None
+    contacts   when heels and balls of the feet stand, as ``BoneKeys`` has them; None: they are looked for in the joints
     in_place   the way through the scene was left out on purpose: the path of the hips is not measured
 
     Angles are in degrees, lengths in the motion's metres (or millimetres, centimetres, % of the height where it says
@@ -82,9 +85,10 @@ def measure(
         result["hips_path_percent_of_height"] = float(np.linalg.norm(along, axis=-1).max() / height * 100)
         result["hips_height_percent_of_height"] = float(np.abs(off[:, 1]).max() / height * 100)
 
+    contacts = contacts if contacts is not None else find(joints, channels).named()
     result["skating_cm_per_second"] = {
-        "before": _skating(source, joints, channels),
-        "after": _skating(seen, joints, channels),
+        "before": _skating(source, contacts),
+        "after": _skating(seen, contacts),
     }
     result["floor_penetration_cm"] = _penetration(seen, low)
     common = [name for name in JOINTS if name in seen]
@@ -180,15 +184,15 @@ def _inverted(seen: dict[str, Array], source: dict[str, Array], chain: tuple[str
     return int((bent & (np.sum(normals[0] * normals[1], -1) < 0)).sum())
 
 
-def _skating(at: dict[str, Array], joints: Array, channels: Array | None) -> float | None:
+def _skating(at: dict[str, Array], contacts: dict[str, list[tuple[int, int]]]) -> float | None:
     """Mean speed over the floor, in cm/s, of heels and balls of feet while they stand; None where none does."""
-    contacts = find(joints, channels)
     speeds = []
-    for side, name in enumerate(_SIDES):
-        for joint, stands in ((f"{name}_ankle", contacts.heel[:, side]), (f"{name}_foot", contacts.ball[:, side])):
-            if joint in at:
-                speed = np.linalg.norm(np.diff(at[joint], axis=0)[:, [0, 2]], axis=-1) * FPS * 100
-                speeds.append(speed[stands[1:] & stands[:-1]])
+    for name, runs in contacts.items():
+        joint = name.replace("ball", "foot")
+        joint = joint if joint in at else joint.replace("heel", "ankle")
+        for first, end in runs if joint in at else ():
+            way = np.diff(at[joint][first:end], axis=0)[:, [0, 2]]
+            speeds.append(np.linalg.norm(way, axis=-1) * FPS * 100)
     found = np.concatenate(speeds) if speeds else np.zeros(0)
     return float(found.mean()) if len(found) else None
 

@@ -29,7 +29,7 @@ from .rotations import EULER_ORDERS, continuous, to_axis_angle, to_euler, to_mat
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.01, 0.3), (0.08, 1.0)
+_STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 16
 

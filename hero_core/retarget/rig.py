@@ -106,6 +106,8 @@ class BoneKeys:
     skipped     mapped bones left alone because a constraint or driver owns them
     travel      (N, 3) how far the armature object moves from where it stands, in scene units, Y up; None where it stays
     measures    what was measured on the way, name -> number, see ``Pose``
+    contacts    name ("left_heel", "left_ball" ...) -> (first, end) of the poses in which it stands, half open; None
+                where feet were not to be held
     """
 
     rotations: dict[str, Array]
@@ -117,6 +119,7 @@ class BoneKeys:
     skipped: tuple[str, ...] = ()
     travel: Array | None = None
     measures: dict[str, float] = field(default_factory=dict)
+    contacts: dict[str, list[tuple[int, int]]] | None = None
 
     @property
     def poses(self) -> int:

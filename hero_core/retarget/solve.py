@@ -16,7 +16,7 @@ turn by their change from the motion's own posture at ease, not to its absolute 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,18 @@ def pose(
     ``options.limits``, ``root`` and ``in_place`` are matters of channels and are looked at by ``to_keys``.
     """
     options = options or Options()
+    solved = _pose(joints, rig, bones, options, contacts)
+    # Odd proportions, hardly any leg for one, may make of footprints what is worse than what they were to mend.
+    if solved.measures.get("skating_after", 0.0) > solved.measures.get("skating_before", 0.0):
+        without = _pose(joints, rig, bones, replace(options, pin_feet=False), contacts)
+        before = solved.measures["skating_before"]
+        without.measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
+        without.contacts = solved.contacts
+        return without
+    return solved
+
+
+def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: Array | None) -> Pose:
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (22, 3) or not len(joints):
         raise HeroError(f"The motion has joints of shape {joints.shape}; (N, 22, 3) with at least one pose is needed.")
@@ -723,6 +735,7 @@ def to_keys(solved: Pose, rig: Rig, bones: BoneMap, options: Options | None = No
         skipped=tuple(skipped),
         travel=travel,
         measures=dict(solved.measures),
+        contacts=solved.contacts.named() if solved.contacts is not None else None,
     )
 
 
