@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The commands of the project: ``python build.py demo | test | build | lint``.
+"""The commands of the project: ``python build.py demo | test | build | lint | lock``.
 
 This file starts on any Python, finds the Python 3.11 that Blender's module needs, and goes on in tools/main.py with it.
 """

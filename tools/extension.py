@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The extension as a zip for Blender: staged, built and validated by Blender's own tool, the same bytes each time.
+"""The extension as zips for Blender, one for each platform: validated by Blender's own tool, the same bytes each time.
 
-In the zip: hero_blender's files at the root, and wheels that Blender installs: hero_core (with weights and presets),
-safetensors and av. Not in it: numpy, which is Blender's and shared by all extensions, and torch.
+``lite``: hero_blender's files at the root, and wheels that Blender installs: hero_core (with weights and presets),
+safetensors and av. ``full``: torch for the CPU (on a Mac also for Metal) and scipy besides, for the Pythons of Blender
+4.2 to 5.0 and of 5.1 and later. numpy is in neither: it is Blender's, and shared by all extensions.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
+import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -18,39 +20,64 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from tools import wheels
 from tools.environment import BUILD, ROOT, SetupError
 
 OUT = BUILD / "extension"
-# Only these, without what they depend on: numpy of an extension would replace Blender's for every other extension.
-WHEELS = ("av", "safetensors")
 EPOCH = (2026, 1, 1, 0, 0, 0)
+# Python's version changes with this Blender; a zip for one Python alone says so in its manifest.
+PYTHON_CHANGES = "5.1.0"
 
 
-def build() -> Path:
-    """Path of the zip for this platform; raises SetupError with what Blender's tool or pip complains about."""
-    manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text())
-    wheels = [_core_wheel(), *_locked_wheels()]
+def build(
+    system: str | None = None,
+    full: bool = False,
+    pythons: tuple[str, ...] = wheels.PYTHONS,
+    torch_index: str | None = None,
+) -> Path:
+    """Path of one zip.
+
+    system   one of wheels.PLATFORMS, None = this machine's
+    full     with torch and scipy
+    pythons  which Pythons the wheels of a full zip are for
+
+    Raises SetupError with what Blender's tool or pip complains about.
+    """
+    system = system or blender_platform()
+    if system not in wheels.PLATFORMS:
+        known = ", ".join(wheels.PLATFORMS)
+        raise SetupError(f"There is no torch and no Blender to pack for {system}; the platforms are {known}.")
+    taken = wheels.chosen(system, full, pythons if full else wheels.PYTHONS)
+    files = [_core_wheel(), *wheels.fetch(taken, torch_index)]
+    for file in files:
+        if file.name.lower().startswith("numpy"):
+            raise SetupError("numpy must never be packed: it would replace Blender's own for all extensions.")
     stage = OUT / "stage"
     if stage.exists():
         shutil.rmtree(stage)
     shutil.copytree(ROOT / "hero_blender", stage, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     shutil.copy(ROOT / "LICENSE", stage)
+    (stage / "LICENCES.md").write_text(_licences(files))
     (stage / "wheels").mkdir()
-    for wheel in wheels:
-        shutil.copy(wheel, stage / "wheels")
-    # Top-level keys have to stand before the first table of the manifest.
-    names = ",\n    ".join(json.dumps(f"./wheels/{wheel.name}") for wheel in wheels)
-    head, tables = (ROOT / "blender_manifest.toml").read_text().split("\n[", 1)
-    added = f'platforms = ["{blender_platform()}"]\nwheels = [\n    {names},\n]\n'
-    (stage / "blender_manifest.toml").write_text(f"{head}\n{added}\n[{tables}")
+    for file in files:
+        _link(file, stage / "wheels" / file.name)
+    manifest = _manifest(system, files, pythons if full else wheels.PYTHONS)
+    (stage / "blender_manifest.toml").write_text(manifest)
 
-    suffix = blender_platform().replace("-", "_")
-    target = OUT / f"{manifest['id']}-{manifest['version']}-{suffix}.zip"
+    target = OUT / zip_name(system, full, pythons)
     _blender_tool("validate", str(stage))
-    _blender_tool("build", "--source-dir", str(stage), "--output-filepath", str(target))
-    _settle(target)
+    _pack(stage, target)
     _blender_tool("validate", str(target))
+    shutil.rmtree(stage)
     return target
+
+
+def zip_name(system: str, full: bool, pythons: tuple[str, ...] = wheels.PYTHONS) -> str:
+    manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text())
+    kind = "full" if full else "lite"
+    if full and pythons != wheels.PYTHONS:
+        kind += "-py" + "-py".join(python.replace(".", "") for python in pythons)
+    return f"{manifest['id']}-{manifest['version']}-{system.replace('-', '_')}-{kind}.zip"
 
 
 def blender_platform() -> str:
@@ -58,6 +85,33 @@ def blender_platform() -> str:
     system = {"win32": "windows", "darwin": "macos"}.get(sys.platform, "linux")
     machine = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x64"
     return f"{system}-{machine}"
+
+
+def _manifest(system: str, files: list[Path], pythons: tuple[str, ...]) -> str:
+    """The manifest of one zip: top-level keys have to stand before the first table."""
+    head, tables = (ROOT / "blender_manifest.toml").read_text().split("\n[", 1)
+    names = ",\n    ".join(json.dumps(f"./wheels/{file.name}") for file in files)
+    added = f'platforms = ["{system}"]\nwheels = [\n    {names},\n]\n'
+    if pythons == wheels.PYTHONS[:1]:
+        added = f'blender_version_max = "{PYTHON_CHANGES}"\n{added}'
+    elif pythons == wheels.PYTHONS[1:]:
+        minimum = tomllib.loads(head)["blender_version_min"]
+        head = head.replace(f'blender_version_min = "{minimum}"', f'blender_version_min = "{PYTHON_CHANGES}"')
+    return f"{head}\n{added}\n[{tables}"
+
+
+def _licences(files: list[Path]) -> str:
+    """Every part of the zip with its terms; the full texts lie inside the wheels."""
+    rows = ["| part | terms | from |", "|---|---|---|"]
+    rows += ["| HERO for Blender, bone maps and weights | GPL-3.0-or-later (LICENSE; data: the model card) | |"]
+    for file in sorted(files, key=lambda path: path.name.lower()):
+        terms, page = wheels.licence(file)
+        if not file.name.startswith("hero_core"):
+            rows.append(f"| {file.name} | {terms} | {page} |")
+    text = "The wheels are packed as they were published. Each holds the texts of its licences, and of what it bundles,"
+    sums = [f"{wheels.sha256(file)}  {file.name}" for file in sorted(files, key=lambda path: path.name.lower())]
+    return "\n".join(["# Parts and their licences", "", text, "in the folder `*.dist-info`.", "", *rows, "",
+                      "SHA-256:", "", "```", *sums, "```", ""])  # fmt: skip
 
 
 def _core_wheel() -> Path:
@@ -69,26 +123,8 @@ def _core_wheel() -> Path:
     return next(folder.glob("hero_core-*.whl"))
 
 
-def _locked_wheels() -> list[Path]:
-    """The locked wheels for this platform, unmodified, kept from one build to the next."""
-    folder = OUT / "index"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (ROOT / "requirements" / "run.lock.txt").read_text()
-    found = []
-    for name in WHEELS:
-        pin = re.search(rf"^{name}==(\S+)$", lock, re.MULTILINE)
-        if pin is None:
-            raise SetupError(f"requirements/run.lock.txt does not pin {name}, which the extension packs; add it there.")
-        pattern = f"{name}-{pin.group(1)}-*.whl"
-        if not any(folder.glob(pattern)):
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            _checked([*pip, "--disable-pip-version-check", "--dest", str(folder), f"{name}=={pin.group(1)}"])
-        found.append(next(folder.glob(pattern)))
-    return found
-
-
 def _blender_tool(*arguments: str) -> None:
-    """Blender's own builder and validator, which runs without Blender."""
+    """Blender's own validator, which runs without Blender."""
     spec = importlib.util.find_spec("bpy")
     if spec is None or spec.origin is None:
         raise SetupError("Blender's module bpy is not in this environment; start this through 'python build.py build'.")
@@ -96,19 +132,35 @@ def _blender_tool(*arguments: str) -> None:
     _checked([sys.executable, str(tool), *arguments])
 
 
-def _settle(archive: Path) -> None:
-    """Sort the zip and give every file one date: Blender's tool writes in the order and with the times of the disk."""
-    with zipfile.ZipFile(archive) as source:
-        content = {name: source.read(name) for name in source.namelist()}
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the disk has none: the wheels of a full zip are large."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def _pack(stage: Path, archive: Path) -> None:
+    """Zip a folder, sorted and with one date, so that the same content gives the same bytes; whole or not at all."""
     part = archive.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
-        for name in sorted(content):
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.external_attr = 0o644 << 16
-            # Wheels are compressed already.
-            info.compress_type = zipfile.ZIP_STORED if name.endswith(".whl") else zipfile.ZIP_DEFLATED
-            target.writestr(info, content[name])
-    part.replace(archive)
+    try:
+        with zipfile.ZipFile(part, "w") as target:
+            for path in sorted(stage.rglob("*"), key=lambda path: path.relative_to(stage).as_posix()):
+                if not path.is_file():
+                    continue
+                info = zipfile.ZipInfo(path.relative_to(stage).as_posix(), EPOCH)
+                info.create_system = 3  # as on Unix, wherever this runs
+                info.external_attr = 0o644 << 16
+                info.file_size = path.stat().st_size
+                # Wheels are compressed already.
+                info.compress_type = zipfile.ZIP_STORED if path.suffix == ".whl" else zipfile.ZIP_DEFLATED
+                with path.open("rb") as source, target.open(info, "w") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+        part.replace(archive)
+    except OSError as err:
+        raise SetupError(f"'{archive}' cannot be written: {err.strerror or err}; make room and start again.") from err
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _checked(command: list[str]) -> None:
@@ -117,17 +169,30 @@ def _checked(command: list[str]) -> None:
         raise SetupError(f"'{Path(command[1]).name} {command[2]}' failed:\n{(result.stdout + result.stderr).strip()}")
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="build.py build")
+    parser.add_argument("--lock", action="store_true")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--platform", action="append", choices=list(wheels.PLATFORMS))
+    parser.add_argument("--python", nargs="+", choices=list(wheels.PYTHONS), default=list(wheels.PYTHONS))
+    parser.add_argument("--torch-index")
+    options = parser.parse_args(argv)
     try:
-        target = build()
+        if options.lock:
+            missing = wheels.make_lock(options.torch_index)
+            print(f"{wheels.LOCK.relative_to(ROOT)} is written.")
+            for line in missing:
+                print(f"  no index has {line}; on Linux torch needs --torch-index with PyTorch's own for the CPU")
+            return 1 if missing else 0
+        pythons = tuple(python for python in wheels.PYTHONS if python in options.python)
+        for system in options.platform or wheels.PLATFORMS:
+            for full in (False, True) if options.full else (False,):
+                target = build(system, full, pythons, options.torch_index)
+                size, digest = target.stat().st_size / 1e6, wheels.sha256(target)
+                print(f"{target.relative_to(ROOT)}  {size:.1f} MB, validated by Blender\n  sha256 {digest}", flush=True)
     except SetupError as err:
         print(err, file=sys.stderr)
         return 1
-    with zipfile.ZipFile(target) as archive:
-        wheels = [Path(name).name for name in archive.namelist() if name.endswith(".whl")]
-    print(f"{target.relative_to(ROOT)}  {target.stat().st_size / 1e6:.1f} MB, validated by Blender")
-    print("wheels in it: " + ", ".join(wheels))
-    print("torch is not in it: Blender's Python needs torch in its site-packages, or its folder in the preferences")
     return 0
 
 

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from build import find_python
 from tools.environment import BLENDERS, DEFAULT, ROOT, SetupError, ensure
+from tools.wheels import PLATFORMS, PYTHONS
 
 # A test process that takes longer hangs: on two free cores the whole command takes a quarter of an hour.
 TEST_SECONDS = 2400
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> int:
         elif options.command == "lint":
             code = _lint(ensure(DEFAULT, options.torch_index))
         else:
-            code = _build(options)
+            code = _pack(options)
     except SetupError as err:
         print(f"\n{err}", file=sys.stderr)
         return 2
@@ -44,15 +46,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build.py", description="Make a demo, run the tests, pack the extension. All results are below build/."
     )
-    commands = parser.add_subparsers(dest="command", metavar="demo | test | build | lint")
+    commands = parser.add_subparsers(dest="command", metavar="demo | test | build | lint | lock")
     demo = commands.add_parser("demo", help="build/demo: a .blend with a reaction, a preview movie, a contact sheet")
     demo.add_argument("--video", type=Path, help="react to this video (default: the clip that ships)")
     demo.add_argument("--seed", type=int, default=20, help="which reaction (default 20, picked by eye)")
     test = commands.add_parser("test", help="ruff, mypy and all tests; further arguments go to pytest")
-    test.add_argument("--blender", choices=sorted(BLENDERS), default=DEFAULT, help=f"default {DEFAULT}")
-    build = commands.add_parser("build", help="build/extension: the zip for Blender, and the hero_core wheel in it")
+    test.add_argument(
+        "--blender",
+        choices=[*sorted(BLENDERS), "all"],
+        default=DEFAULT,
+        help=f"default {DEFAULT}; all: one after the other, those whose Python is on this machine",
+    )
+    build = commands.add_parser("build", help="build/extension: a zip for Blender on each platform")
+    build.add_argument("--full", action="store_true", help="also the zips with torch (0.3 to 0.5 GB each to load)")
+    build.add_argument("--platform", action="append", choices=list(PLATFORMS), help="only this one; may be repeated")
+    build.add_argument(
+        "--python", nargs="+", choices=list(PYTHONS), help="which Pythons the full zips are for (default: all)"
+    )
     lint = commands.add_parser("lint", help="ruff and mypy alone")
-    for command in (demo, test, build, lint):
+    lock = commands.add_parser("lock", help="requirements/wheels.json: look up again which wheels the zips hold")
+    for command in (demo, test, build, lint, lock):
         command.add_argument(
             "--torch-index",
             metavar="URL",
@@ -95,6 +108,8 @@ def _lint(python: Path) -> int:
 
 
 def _test(options: argparse.Namespace) -> int:
+    if options.blender == "all":
+        return _test_all(options)
     python = ensure(options.blender, options.torch_index)
     pytest = [str(python), "-m", "pytest", "-q"]
     chosen = [argument for argument in options.pytest if Path(argument.split("::")[0]).exists()]
@@ -104,7 +119,7 @@ def _test(options: argparse.Namespace) -> int:
     codes = []
     if options.blender == DEFAULT:
         codes.append(_lint(python))
-    core = ["tests/hero_core", "tests/training", "tests/test_house.py", "tests/test_setup.py"]
+    core = ["tests/hero_core", "tests/training", "tests/tools", "tests/test_house.py", "tests/test_setup.py"]
     if not BLENDERS[options.blender].has_torch:
         core = ["tests/hero_core/retarget"]
     # hero_core's tests never see bpy, so that an import of it there is found out; the others share one Blender.
@@ -125,6 +140,26 @@ def _demo(options: argparse.Namespace) -> int:
     return _call("demo", [str(python), "-m", "demo", *arguments])
 
 
-def _build(options: argparse.Namespace) -> int:
+def _test_all(options: argparse.Namespace) -> int:
+    """The suite in every Blender; a failure in one does not keep the others from their turn."""
+    codes: dict[str, int] = {}
+    for version, blender in BLENDERS.items():
+        if find_python(blender.python) is None:
+            print("\nNo Python {}.{} here: Blender {} is left out.".format(*blender.python, version), flush=True)
+            continue
+        print(f"\n==== Blender {version}", flush=True)
+        codes[version] = _test(argparse.Namespace(**{**vars(options), "blender": version}))
+    print("\n" + "\n".join(f"Blender {version}: {'ok' if code == 0 else 'FAILED'}" for version, code in codes.items()))
+    return max(codes.values(), default=5)
+
+
+def _pack(options: argparse.Namespace) -> int:
     python = ensure(DEFAULT, options.torch_index)
-    return _call("extension", [str(python), "-m", "tools.extension"])
+    arguments = ["--torch-index", options.torch_index] if options.torch_index else []
+    if options.command == "lock":
+        return _call("lock", [str(python), "-m", "tools.extension", "--lock", *arguments])
+    arguments += ["--full"] if options.full else []
+    arguments += ["--python", *options.python] if options.python else []
+    for platform in options.platform or ():
+        arguments += ["--platform", platform]
+    return _call("extension", [str(python), "-m", "tools.extension", *arguments])
