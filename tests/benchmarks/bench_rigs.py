@@ -5,7 +5,8 @@
 
 (from the project's root; needs bpy). Rigs are the files of a folder and generated Rigify ones; motions are recorded
 ones of ``--data`` and what the shipped model makes of clips, or files. The folder gets rigs.json, rigs.txt, and for
-each rig a PNG (Workbench): six poses from the front, and the same from the side.
+each rig a PNG (Workbench): six poses from the front, and the same from the side; all.png has them all, ours.png those
+of rigs that Blender generates.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def bodies(obj: bpy.types.Object) -> list[bpy.types.Object]:
     ]
 
 
-def still(obj: bpy.types.Object) -> bpy.types.Mesh:
-    """The character at this frame as one mesh in the scene: its skin, or its bones where it has none."""
+def still(obj: bpy.types.Object, pelvis: str) -> bpy.types.Mesh:
+    """The character at this frame as one mesh in the scene: its skin, or where it has none its bones from the hips."""
     graph = bpy.context.evaluated_depsgraph_get()
     points: list[Array] = []
     faces: list[list[int]] = []
@@ -127,7 +128,10 @@ def still(obj: bpy.types.Object) -> bpy.types.Mesh:
     if not points:
         rig = obj.evaluated_get(graph)
         deform = [bone for bone in rig.pose.bones if bone.name.startswith("DEF-")]
-        for bone in deform or rig.pose.bones:
+        body = [
+            bone for bone in rig.pose.bones if bone.name == pelvis or pelvis in {b.name for b in bone.parent_recursive}
+        ]
+        for bone in deform or body:
             start = sum(map(len, points))
             points.append(_octahedron(rig.matrix_world @ bone.matrix, bone.length))
             faces += [[start + index for index in face] for face in _FACES]
@@ -143,7 +147,7 @@ _FACES = [[0, a, b] for a, b in ((1, 2), (2, 3), (3, 4), (4, 1))] + [
 
 def _octahedron(matrix: Matrix, length: float) -> Array:
     """A bone as Blender draws it, flatter along its z, so that its roll is seen."""
-    wide, flat = 0.12 * length, 0.07 * length
+    wide, flat = 0.2 * length, 0.14 * length
     corners = [(0, 0, 0), (wide, wide, 0), (0, wide, flat), (-wide, wide, 0), (0, wide, -flat), (0, length, 0)]
     return np.array([matrix @ Vector(corner) for corner in corners])
 
@@ -154,23 +158,23 @@ def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Pat
     for pose in np.linspace(0, poses - 1, SHOWN).round():
         frame = report["first_frame"] + pose * report["frames_per_pose"]
         scene.frame_set(int(frame // 1), subframe=frame % 1)
-        meshes.append(still(obj))
+        meshes.append(still(obj, report["map"]["pelvis"]))
     studio = bpy.data.scenes.new("studio")
-    height = max(np.ptp(_points(mesh)[:, 2]) for mesh in meshes)
+    height = 1.1 * max(np.ptp(_points(mesh), axis=0).max() for mesh in meshes)
     floor = min(_points(mesh)[:, 2].min() for mesh in meshes)
     for row, turn in enumerate((0.0, np.pi / 2)):
         for column, mesh in enumerate(meshes):
             points = _points(mesh)
             shown = bpy.data.objects.new("still", mesh)
             middle = (points.min(0) + points.max(0)) / 2
-            aside = Matrix.Translation(Vector((column * 1.0 * height, 0, -row * 1.25 * height)))
+            aside = Matrix.Translation(Vector((column * height, 0, -row * 1.15 * height)))
             turned = Matrix.Rotation(turn, 4, "Z") @ Matrix.Translation(Vector((-middle[0], -middle[1], -floor)))
             shown.matrix_world = aside @ turned
             studio.collection.objects.link(shown)
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    camera.data.type, camera.data.ortho_scale = "ORTHO", SHOWN * 1.0 * height
+    camera.data.type, camera.data.ortho_scale = "ORTHO", SHOWN * height
     camera.data.clip_end = 1000 * height
-    camera.location = ((SHOWN - 1) / 2 * height, -20 * height, -0.12 * height)
+    camera.location = ((SHOWN - 1) / 2 * height, -20 * height, -0.09 * height)
     camera.rotation_euler = (np.pi / 2, 0, 0)
     studio.collection.objects.link(camera)
     studio.camera = camera
@@ -184,6 +188,24 @@ def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Pat
     studio.render.filepath = str(path)
     bpy.ops.render.render(write_still=True, scene=studio.name)
     bpy.data.scenes.remove(studio)
+
+
+def joined(pictures: list[Path], path: Path) -> None:
+    """One picture under the other."""
+    parts = []
+    for picture in pictures:
+        image = bpy.data.images.load(str(picture))
+        pixels = np.empty(4 * image.size[0] * image.size[1], np.float32)
+        image.pixels.foreach_get(pixels)
+        parts.append(pixels.reshape(image.size[1], image.size[0], 4))
+        bpy.data.images.remove(image)
+    if not parts:
+        return
+    whole = np.concatenate(parts[::-1])  # rows go upwards
+    sheet = bpy.data.images.new("sheet", whole.shape[1], whole.shape[0])
+    sheet.pixels.foreach_set(np.ascontiguousarray(whole).ravel())
+    sheet.filepath_raw, sheet.file_format = str(path), "PNG"
+    sheet.save()
 
 
 def _points(mesh: bpy.types.Mesh) -> Array:
@@ -200,6 +222,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--motions", type=Path, nargs="*", help="files; default: what the shipped model makes")
     parser.add_argument("--only", help="rigs and motions whose 'rig / motion' holds this")
+    parser.add_argument("--quick", action="store_true", help="only with the usual options")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file in args.rigs.glob("*") if file.suffix in rigfile.RIG_SUFFIXES)
@@ -209,7 +232,8 @@ def main() -> int:
     head = "".ljust(58) + " ".join(title.rjust(7) for title, _ in COLUMNS)
     text = [head]
     print(head)
-    for rig in [*(file.name for file in files), "rigify basic_human", "rigify human"]:
+    pictures: list[Path] = []
+    for rig in ["rigify basic_human", "rigify human", *(file.name for file in files)]:
         path = args.out / f"{Path(rig).stem.replace(' ', '_')}.png"
         pictured = False
         for name, motion in takes.items():
@@ -217,7 +241,7 @@ def main() -> int:
                 continue
             try:
                 obj = generated(rig.split()[1]) if rig.startswith("rigify ") else rigfile.load_rig(args.rigs / rig)
-                for title, options in OPTIONS.items():
+                for title, options in list(OPTIONS.items())[: 1 if args.quick else None]:
                     scene = bpy.context.scene
                     report = rigfile.retarget_motion(obj, motion, name=name, options=options)
                     numbers = measured(obj, motion, 0, report, scene, options)
@@ -226,10 +250,13 @@ def main() -> int:
                     print(text[-1], flush=True)
                     if not pictured and title == "as it comes" and name != next(iter(takes)):
                         picture(obj, report, int(motion.lengths[0]), path)
+                        pictures.append(path)
                         pictured = True
             except HeroError as err:
                 text.append(f"{rig} / {name}: {err}")
                 print(text[-1], flush=True)
+    joined(pictures, args.out / "all.png")
+    joined([path for path in pictures if path.stem.startswith("rigify")], args.out / "ours.png")
     (args.out / "rigs.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     (args.out / "rigs.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
     return 0
