@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The trained parts -> a model folder (config.json, model.safetensors in half precision):
 
-    python -m training.assemble --runs build/runs --masked masked_tempered --guidance 8 --out hero_core/weights
+    python -m training.assemble --runs build/runs --out hero_core/weights
     python -m training.assemble --runs build/runs --variant no_iie --out build/models/no_iie
 
 ``--variant`` takes the transformers of ``training.variants`` in place of ``masked`` and ``residual``.
@@ -27,15 +27,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of encoder, tokenizer, masked, residual")
     parser.add_argument("--variant", default="")
     parser.add_argument("--guidance", type=float, default=4.0, help="of the masked transformer, where nobody says")
-    parser.add_argument("--masked", default="masked", help="run of the masked transformer")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     encoder = load_encoder(args.runs / "encoder")
     tokenizer, mean, std = load_tokenizer(args.runs / "tokenizer")
     configs, states = {}, {"encoder": encoder.state_dict(), "rvq": tokenizer.state_dict()}
     for stage in ("masked", "residual"):
-        plain = args.masked if stage == "masked" else stage
-        run = args.runs / (f"{stage}_{args.variant}" if args.variant else plain)
+        run = args.runs / (f"{stage}_{args.variant}" if args.variant else stage)
         configs[stage] = TransformerConfig(**json.loads((run / "model.json").read_text(encoding="utf-8")))
         states[stage] = loop.load_weights(run / "best.safetensors")
     length = None

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         )
     train, val = data.clips("train"), data.clips("test" if data_cfg.select_on_test else "val")
     if data_cfg.share_reactions and data.alike is None:
-        raise HeroError(f"'{args['pairs']}' does not say which clips are alike; leave out share_reactions.")
+        parallel.say(f"'{args['pairs']}' does not say which clips are alike: each keeps its own reactions.")
     if not len(train) or not len(val):
         raise HeroError(f"'{args['pairs']}' has no clips with reactions to train and validate on.")
     if data_cfg.select_on_test:

@@ -93,11 +93,22 @@ def headlights(frame: Image.Image, at: Array, size: float, warmth: float) -> Ima
 
 
 def compose(
-    cls: str, photo: Image.Image, cut: Image.Image | None, charge: bool, rng: np.random.Generator
+    cls: str,
+    photo: Image.Image,
+    cut: Image.Image | None,
+    charge: bool,
+    rng: np.random.Generator,
+    followed: bool = False,
 ) -> tuple[Array, Any]:
-    """Frames (16, 224, 224, 3) uint8 of one clip, and its (seconds, event)."""
+    """Frames (16, 224, 224, 3) uint8 of one clip, and its (seconds, event).
+
+    followed: the camera backs away as fast as it comes, so that it hardly grows.
+    """
     walks_up = cls == "creature_charge" and not charge
     seconds, size, place, event = paths(cls, charge, rng, 2.0 if walks_up else 1.0)
+    if followed:
+        size = rng.uniform(0.5, 1.1) * np.linspace(1.0, rng.uniform(0.95, 1.25), FRAMES)
+        place = 0.5 + (place - place.mean(0)) * rng.uniform(0.0, 0.4) + rng.normal(0, (0.08, 0.04))
     night = cls == "vehicle" and rng.random() < 0.5
     if night:  # what one sees of a car at night are its lamps, and those from far away
         size = size * rng.uniform(0.15, 1.0)
@@ -109,6 +120,7 @@ def compose(
     w, h = share * width / 2, share * height / 2
     centre = np.array([rng.uniform(w, width - w), rng.uniform(h, height - h)])
     t = np.linspace(0, 1, FRAMES)
+    back = np.linspace(rng.uniform(0.6, 1.0), 1.0, FRAMES) if followed else np.ones(FRAMES)  # more of the place is seen
     shake = sum(np.sin(t[:, None] * rng.uniform(2, 14, 2) + rng.uniform(0, 6, 2)) for _ in range(3))
     eyes = centre + shake * (w, h) * rng.gamma(1.5, 0.012)  # (T, 2)
     factors, contrast = draw_factors(rng, 0.3), draw_factors(rng, 0.2)
@@ -124,7 +136,7 @@ def compose(
     frames = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
     for i in range(FRAMES):
         x, y = np.clip(eyes[i], (w, h), (width - w, height - h))
-        box = (float(x - w), float(y - h), float(x + w), float(y + h))
+        box = tuple(float(v) for v in (x - w * back[i], y - h * back[i], x + w * back[i], y + h * back[i]))
         frame = photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
         if colour is not None:
             scale = size[i] * SIDE / max(colour.size)
@@ -157,6 +169,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=700)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wild", action="store_true", help="only dangerous beasts that walk up")
+    parser.add_argument("--followed", action="store_true", help="the camera backs away from half of them")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     photos, cuts = read_pictures(args.pictures)
@@ -187,7 +200,9 @@ def main() -> None:
                 charge = charge and (not wild or (not args.wild and rng.random() < 0.5))
             cut = cuts_of[rng.integers(len(cuts_of))] if kind else None
             photo = places[rng.integers(len(places))]
-            frames, (seconds, event) = compose(cls, photo[1], cut[1] if cut else None, charge, rng)
+            frames, (seconds, event) = compose(
+                cls, photo[1], cut[1] if cut else None, charge, rng, args.followed and number % 2 == 0
+            )
             record = {
                 "id": number,
                 "cls": cls,

@@ -192,7 +192,7 @@ def write(lib: Library, cls: str, split: str, rng: np.random.Generator) -> Scene
         scene.fov += 8
     if lib.wardrobe is not None and cls.startswith(CLOSE) and rng.random() < 0.6:
         # Films show people closer than eyes do: a longer lens, at breast or face.
-        scene.fov *= rng.uniform(0.45, 0.8)
+        scene.fov *= rng.uniform(0.25 if cls == "chat" else 0.45, 0.8)
         scene.look = scene.look + (0, rng.uniform(0.05, 0.3), 0)
     scene.light = {
         "studio": str(
