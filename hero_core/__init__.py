@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, HeroError
 from .motion import Motion
+from .record import TakeRecord
 
 if TYPE_CHECKING:
     from .checkpoint import load
     from .hero import Hero, VideoFeatures
 
 __version__ = "0.1.0"
-__all__ = ["Cancelled", "Hero", "HeroError", "Motion", "VideoFeatures", "load"]
+__all__ = ["Cancelled", "Hero", "HeroError", "Motion", "TakeRecord", "VideoFeatures", "load"]
 
 _LAZY = {"load": "checkpoint", "Hero": "hero", "VideoFeatures": "hero"}
-_ROOMS = {"humanml3d", "video", "retarget", "checkpoint", "sampling", "rvq", "tc_clip", "config"}
+_ROOMS = {"cache", "humanml3d", "video", "retarget", "checkpoint", "sampling", "rvq", "tc_clip", "config"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .errors import HeroError
 from .output import check_output, whole_file
+from .record import TakeRecord
 
 FPS = 20.0
 JOINTS = (
@@ -33,6 +34,9 @@ class Motion:
     joints    (takes, N, 22, 3) float32, metres, Y up, starts facing +Z, feet on y = 0
     features  (takes, N, 263) float32 HumanML3D features, or None where only joints are known
     lengths   (takes,) int, valid frames of each take; what follows is zero
+    tokens    (takes, n, Q) int32, -1 = pad: what the model drew, 4 frames a token, so that a part can be drawn
+              again; None where they are not known
+    records   one for each take, how to make it again; () where that is not known
     """
 
     joints: Array
@@ -40,6 +44,8 @@ class Motion:
     lengths: Array
     fps: float = FPS
     seed: int = 0
+    tokens: Array | None = None
+    records: tuple[TakeRecord, ...] = ()
 
     def __post_init__(self) -> None:
         self.joints = np.asarray(self.joints, np.float32)
@@ -55,6 +61,13 @@ class Motion:
             )
         if not np.isfinite(self.joints).all():
             raise HeroError("The motion holds NaN or infinite joints; generate it again or repair the file.")
+        if self.tokens is not None:
+            self.tokens = np.asarray(self.tokens, np.int32)
+            if self.tokens.ndim != 3 or len(self.tokens) != takes:
+                raise HeroError(f"The motion has tokens of shape {self.tokens.shape}; ({takes}, n, layers) is needed.")
+        self.records = tuple(self.records)
+        if len(self.records) not in (0, takes):
+            raise HeroError(f"The motion has {len(self.records)} records for {takes} takes; one for each is needed.")
 
     def take(self, index: int) -> Array:
         """(n, 22, 3) joints of one take without the padding."""
@@ -72,6 +85,10 @@ class Motion:
         }
         if self.features is not None:
             data["features"] = np.asarray(self.features, np.float32)
+        if self.tokens is not None:
+            data["tokens"] = self.tokens
+        if self.records:
+            data["records"] = np.array([record.to_json() for record in self.records])
         with whole_file(target) as part:
             np.savez(part, **data)
 
@@ -104,4 +121,6 @@ class Motion:
             lengths,
             float(data.get("fps", FPS)),
             int(data.get("seed", 0)),
+            data.get("tokens"),
+            tuple(TakeRecord.from_json(str(text)) for text in data.get("records", ())),
         )
