@@ -7,6 +7,7 @@ a residual from the pooled feature; this is that block, with the official parame
 
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +39,20 @@ class CrossAttention(nn.Module):
         dropped: Tensor = F.dropout(out, self.dropout, self.training)
         return dropped
 
+    def contributions(self, x: Tensor, memory: Tensor) -> Tensor:
+        """What each of memory (B, T, D) adds to each of x (B, S, D), as lengths; see ``hero_core.attention``.
+
+        Returns:
+            (B, S, T), the mean over the heads of weight times how far the frame's value is from the mean of all.
+        """
+        q, k, v = (
+            z.unflatten(-1, (self.heads, -1)).float() for z in (self.query(x), self.key(memory), self.value(memory))
+        )
+        weights = (torch.einsum("bshd,bthd->bhst", q, k) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        out = self.proj.weight.unflatten(1, (self.heads, -1)).float()  # (D, H, D/H)
+        values = torch.einsum("bthd,ehd->bhte", v - v.mean(dim=1, keepdim=True), out)
+        return torch.einsum("bhst,bht->bst", weights, values.norm(dim=-1)) / self.heads
+
 
 class IntentionBlock(nn.Module):
     """Fuse the pooled (global) and the per-frame (local) video features into the intention."""
@@ -56,3 +71,7 @@ class IntentionBlock(nn.Module):
         x = x + self.attn(self.ln1(x), self.ln3(local))
         x = x + self.mlp(self.ln2(x))  # (B, 1, D)
         return x.squeeze(1)
+
+    def contributions(self, pooled: Tensor, local: Tensor) -> Tensor:
+        """What each frame of local (B, T, D) adds to the intention of pooled (B, D) -> (B, T), as lengths."""
+        return self.attn.contributions(self.ln1(pooled[:, None]), self.ln3(local))[:, 0]

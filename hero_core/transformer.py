@@ -142,12 +142,14 @@ class MultiheadAttention(nn.Module):
             values=torch.einsum("cthi,dhi->chtd", v, w_o).flatten(1, 2),
         )
 
-    def attend(self, x: Tensor, memory: Memory) -> Tensor:
-        """x (B, S, D) attends the memory of C clips; B is a multiple of C."""
+    def attend(self, x: Tensor, memory: Memory, seen: list[Tensor] | None = None) -> Tensor:
+        """x (B, S, D) attends the memory of C clips; B is a multiple of C. ``seen`` gets the weights (B, S, H, T)."""
         # Samples of the same clip line up as one long query, so its memory need not be repeated.
         rows = x.reshape(memory.keys.shape[0], -1, x.shape[-1])  # (C, B/C * S, D)
         logits = torch.baddbmm(memory.key_bias, rows, memory.keys)  # (C, B/C * S, H*T)
         weights = logits.unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        if seen is not None:
+            seen.append(weights.view(*x.shape[:2], self.heads, -1))
         weights = F.dropout(weights, self.dropout, self.training)
         out = torch.baddbmm(self.out_proj.bias, weights.to(memory.values.dtype), memory.values)
         return out.view_as(x)
@@ -170,12 +172,19 @@ class Layer(nn.Module):
             self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(cfg.dropout)
 
-    def forward(self, x: Tensor, memory: Memory | None, mask: Tensor | None, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Memory | None,
+        mask: Tensor | None,
+        rows: Tensor | None = None,
+        seen: list[Tensor] | None = None,
+    ) -> Tensor:
         """x (B, S, D) -> (B, S, D), or (B, m, D) of the wanted rows (B, m) alone."""
         attended = self.self_attn(x, mask, rows)
         x = self.norm1((x if rows is None else take(x, rows)) + self.dropout(attended))
         if memory is not None:
-            x = self.norm2(x + self.dropout(self.multihead_attn.attend(x, memory)))
+            x = self.norm2(x + self.dropout(self.multihead_attn.attend(x, memory, seen)))
         last = self.norm2 if memory is None else self.norm3
         h = self.linear2(self.dropout(F.gelu(self.linear1(x))))
         out: Tensor = last(x + self.dropout(h))
@@ -284,6 +293,7 @@ class ConditionedTransformer(nn.Module):
         padding: Tensor | None,
         guidance: float,
         rows: Tensor | None = None,
+        seen: list[Tensor] | None = None,
     ) -> Tensor:
         """The sequence through all layers and the head, but for its last Linear.
 
@@ -297,6 +307,7 @@ class ConditionedTransformer(nn.Module):
             padding: (B, n), True at padding; None if there is none.
             guidance: scale s; 1 computes the conditional half alone.
             rows: (B, m), the tokens that are wanted; None = all. The last layer leaves out the others.
+            seen: gets from each layer how the sequence, prefix first, attends to the frames: (B, S, H, T).
 
         Returns:
             (B, n, D) or (B, m, D).
@@ -322,8 +333,8 @@ class ConditionedTransformer(nn.Module):
         layers = self.layers
         memory: list[Memory] | list[None] = condition.memory or [None] * len(layers)
         for layer, frames in zip(layers[:-1], memory[:-1], strict=True):
-            x = layer(x, frames, mask)
-        x = self.output_process(layers[-1](x, memory[-1], mask, rows))
+            x = layer(x, frames, mask, None, seen)
+        x = self.output_process(layers[-1](x, memory[-1], mask, rows, seen))
         if guidance != 1:
             c, a = x.float().unflatten(0, (batch, 2)).unbind(1)
             x = torch.lerp(a, c, guidance).to(x.dtype)
