@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hero: the whole model behind five verbs: encode, generate, decode, react, regenerate."""
+"""Hero: the whole model behind its verbs: encode, generate, decode; react; regenerate, extend, more_like_this; make.
+
+A take is played from its record (``hero_core.record``): a first draw, then edits. What is drawn depends on the record
+and on the clip alone, not on the takes beside it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import humanml3d, length, sampling, video
+from . import attention, edit, humanml3d, length, sampling, video
+from .attention import Attention
 from .config import HeroConfig
 from .errors import Cancelled, HeroError
 from .masked import MaskedTransformer
 from .motion import FPS, Motion
+from .record import Draw, Edit, Keep, Sampling, TakeRecord, fingerprint, pack_joints, unpack_joints
 from .residual import ResidualTransformer
 from .rvq import RVQVAE
 from .tc_clip import VideoEncoder
 
 Progress = Callable[[int, int], bool]
-Sampling = Literal["categorical", "argmax"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,34 @@ class VideoFeatures:
 
     local   (T, D) or (B, T, D), float32: one vector for each of the T = 16 frames (v_l)
     pooled  (D,) or (B, D), float32: their mean (v_g)
+    clip    fingerprint of the frames that were encoded; "" = not known
     """
 
     local: Tensor
     pooled: Tensor
+    clip: str = ""
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """(B, T, D) and (B, D)."""
         if self.local.ndim == 2:
             return self.local[None], self.pooled[None]
         return self.local, self.pooled
+
+    def clip_of(self, index: int) -> str:
+        """What tells the clip of a sample from others: the fingerprint of its frames, or else of its features."""
+        if self.clip:
+            return self.clip
+        local = self.batch()[0]
+        return fingerprint(local[index % len(local)].float().contiguous().numpy().tobytes())
+
+
+@dataclass
+class _Take:
+    """A take in the making: tokens (n, Q), features (4 n, 263) and joints (4 n, 22, 3)."""
+
+    ids: Tensor
+    rows: Tensor
+    joints: Tensor
 
 
 class Hero:
@@ -66,6 +91,7 @@ class Hero:
         self.length_head = length_head
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self._fingerprint = ""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Hero:
         """Move to a device; transformers and encoder compute in ``dtype``, the tokenizer stays in float32.
@@ -82,6 +108,28 @@ class Hero:
             self.length_head.to(device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
         return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these weights from others, whatever device and precision they were moved to. Computed once.
+
+        Of each tensor up to 4096 values count, evenly spaced: training moves them all.
+        """
+        if not self._fingerprint:
+            # What only names the model, or stands in a record, is left out.
+            sizes = dataclasses.replace(self.config, name="", guidance=0.0, residual_guidance=0.0, default_length=0)
+            parts: list[bytes | str] = [json.dumps(dataclasses.asdict(sizes), sort_keys=True)]
+            state: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
+            modules = (self.encoder, self.rvq, self.masked, self.residual, self.length_head)
+            for name, module in zip(("encoder", "rvq", "masked", "residual", "length"), modules, strict=True):
+                if module is not None:
+                    state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+            for key in sorted(state):  # rounded to the coarsest precision that a model computes in
+                value = state[key].flatten()
+                value = value[:: max(1, value.numel() // 4096)].to(torch.bfloat16).cpu().contiguous()
+                parts += [f"{key} {tuple(state[key].shape)}", value.view(torch.int16).numpy().tobytes()]
+            self._fingerprint = fingerprint(*parts)
+        return self._fingerprint
 
     # --- lengths ----------------------------------------------------------------------------------
 
@@ -126,7 +174,7 @@ class Hero:
         logits = self.length_head(self.masked.intention(local, pooled).float())  # (1 or takes, K)
         return [n * self.unit for n in _lengths.draw(logits, [seed + i for i in range(takes)])]
 
-    # --- the five verbs ---------------------------------------------------------------------------
+    # --- the verbs --------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def encode(self, frames: Any) -> VideoFeatures:
@@ -142,7 +190,7 @@ class Hero:
         local = self.encoder(self.encoder.normalise(batch))[0].float().cpu()  # (T, D)
         if not bool(torch.isfinite(local).all()):
             raise HeroError("The video encoder gave NaN for this clip; load the model with dtype float32.")
-        return VideoFeatures(local, local.mean(0))
+        return VideoFeatures(local, local.mean(0), clip_fingerprint(picked))
 
     @torch.inference_mode()
     def generate(
@@ -176,28 +224,22 @@ class Hero:
         frames = [self.check_length(n) for n in ([lengths] if isinstance(lengths, int) else lengths)]
         if not frames:
             raise HeroError("At least one length is needed.")
-        return self._fill(features, frames, seed, steps, guidance, residual_guidance, sampling, on_progress=on_progress)
+        how = self._draw(steps, guidance, residual_guidance, sampling)
+        return self._fill(features, frames, seed, how, on_progress=on_progress)
 
     def _fill(
         self,
         features: VideoFeatures,
         frames: list[int],
         seed: int | Sequence[int],
-        steps: int,
-        guidance: float | None,
-        residual_guidance: float | None,
-        sampling: Sampling,
+        how: Draw,
         initial_ids: Tensor | None = None,
         edit_mask: Tensor | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Base, then residual layers: all tokens, or those of ``edit_mask`` (B, n) in ``initial_ids`` (B, n, Q)."""
-        if steps < 1:
-            raise HeroError(f"At least 1 step is needed, not {steps}.")
-        if sampling not in ("categorical", "argmax"):
-            raise HeroError(f"Sampling is 'categorical' or 'argmax', not '{sampling}'.")
         generators = _generators(seed, len(frames))
-        done, total = 0, steps + self.config.rvq.num_quantizers - 1
+        done, total = 0, how.steps + self.config.rvq.num_quantizers - 1
 
         def tick(*_: int) -> bool:
             nonlocal done
@@ -209,9 +251,9 @@ class Hero:
             self.masked,
             self.masked.prepare(local, pooled),
             torch.tensor([n // self.unit for n in frames]),
-            steps=steps,
-            guidance=self.config.guidance if guidance is None else guidance,
-            sampling=sampling,
+            steps=how.steps,
+            guidance=how.guidance,
+            sampling=how.sampling,
             generators=generators,
             initial_ids=None if initial_ids is None else initial_ids[..., 0],
             edit_mask=edit_mask,
@@ -221,14 +263,24 @@ class Hero:
             self.residual,
             self.residual.prepare(local, pooled),
             base,
-            guidance=self.config.residual_guidance if residual_guidance is None else residual_guidance,
-            sampling=sampling,
+            guidance=how.residual_guidance,
+            sampling=how.sampling,
             generators=generators,
             initial_ids=initial_ids,
             edit_mask=edit_mask,
             on_progress=tick,
         )
         return ids.cpu()
+
+    def _draw(self, steps: int, guidance: float | None, residual_guidance: float | None, sampling: Sampling) -> Draw:
+        """Settings with the scales of the model's config where none are given; they are numbers in a record."""
+        cfg = self.config
+        return Draw(
+            int(steps),
+            float(cfg.guidance if guidance is None else guidance),
+            float(cfg.residual_guidance if residual_guidance is None else residual_guidance),
+            sampling,
+        )
 
     def _condition(self, features: VideoFeatures, count: int) -> tuple[Tensor, Tensor]:
         local, pooled = features.batch()
@@ -263,6 +315,7 @@ class Hero:
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
+        start: Any = None,
     ) -> Motion:
         """Watch and react: frames (or features of them) in, takes of one reaction out.
 
@@ -272,15 +325,25 @@ class Hero:
             length: frames at 20 fps, 4..200; None = what the model draws for each take, where its weights
                 have a part for it (:meth:`predict_length`), else 88 (4.4 s).
             on_progress: called with (done, total) after each stage; returning False cancels.
+            start: what the character was doing: a pose (22, 3) or its last frames (m, 22, 3) at 20 fps, metres, Y up,
+                anywhere. They become the first tokens, and the first frames to the joint (directions of bones, on
+                the model's skeleton, moved to the origin and turned to +Z; ``edit.place_of`` says from where), and
+                count in ``length``. At most the last 20 frames; a single pose is held for a token.
 
         Raises:
             HeroError, Cancelled: see :meth:`encode` and :meth:`generate`.
         """
         if takes < 1:
             raise HeroError(f"At least 1 take is needed, not {takes}.")
+        how = self._draw(steps, guidance, residual_guidance, sampling)
         given = length is not None or self.length_head is None
         n = self.check_length(self.config.default_length if length is None else length)
-        total = steps + self.config.rvq.num_quantizers + 1  # encode, steps, residual layers, decode
+        begun = None if start is None else edit.start_frames(start, self.unit)
+        if begun is not None and given and n <= len(begun):
+            raise HeroError(
+                f"The start takes {len(begun)} frames, so the reaction must be longer than that, not {n} frames."
+            )
+        total = how.steps + self.config.rvq.num_quantizers + 1  # encode, steps, residual layers, decode
 
         def tick(done: int, _: int = 0) -> bool:
             return on_progress is None or on_progress(done, total)
@@ -291,69 +354,344 @@ class Hero:
             features = self.encode(frames_or_features)
         if not tick(1):
             raise Cancelled
-        ids = self.generate(
-            features,
-            [n] * takes if given else self.predict_length(features, seed, takes),
-            steps,
-            guidance,
-            residual_guidance,
-            sampling,
-            seed,
-            on_progress=lambda done, _: tick(done + 1),
-        )
-        motion = self.to_motion(ids, seed)
+        frames = [n] * takes if given else self.predict_length(features, seed, takes)
+        if begun is not None:
+            frames = [max(count, len(begun) + self.unit) for count in frames]
+        text = "" if begun is None else pack_joints(begun.numpy())
+        model, device, dtype = self.fingerprint, self.device.type, _name(self.dtype)
+        records = [
+            TakeRecord(model, features.clip_of(i), device, dtype, frames[i], int(seed) + i, how, text)
+            for i in range(takes)
+        ]
+        made = self._begin(features, records, lambda done, _: tick(done + 1))
+        motion = self._pack(made, seed, records)
         if not tick(total):
             raise Cancelled
         return motion
 
-    @torch.inference_mode()
     def regenerate(
         self,
         features: VideoFeatures,
-        ids: Tensor,
+        motion: Motion,
         frames: tuple[int, int],
         seed: int = 0,
         *,
+        take: int = 0,
+        takes: int = 1,
+        keep: Keep = "place",
+        blend: int = 6,
         steps: int = 10,
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
         on_progress: Progress | None = None,
-    ) -> Tensor:
-        """New tokens for a range of frames of one take (1, n, Q); tokens outside stay as they are.
+    ) -> Motion:
+        """Frames [first, last) of a take anew; those outside stay as they are, to the bit.
 
-        The official release has no such mode; the loop is the same, with an edit mask.
+        The official release has no such mode; its loop is the same, with an edit mask over base and residual tokens.
+        Every token that the range touches is drawn again, given all others.
+
+        Args:
+            features: of the clip that the take reacts to.
+            motion: with tokens, as this class makes it.
+            frames: first and last (excluded) frame at 20 fps, within the take.
+            seed: new take i is drawn from ``seed + i``.
+            take: which of the motion's takes.
+            takes: how many versions.
+            keep: what the frames after the range keep: "place", where they are, so that the new part is led there; or
+                "path", their own way, carried along rigidly from where the new part ends. See ``edit.splice``.
+            blend: frames at each end of the range in which the new part is led to the old.
+
+        Returns:
+            the new versions, without the motion's other takes.
+
+        Raises:
+            HeroError: the motion has no tokens, or those of other weights; a range outside of the take. Cancelled.
         """
-        if ids.ndim != 3 or len(ids) != 1:
-            raise HeroError(f"Regenerate works on one take, (1, n, Q) tokens, not {tuple(ids.shape)}.")
-        first, last = frames[0] // self.unit, -(-frames[1] // self.unit)
-        n = int((ids[0, :, 0] >= 0).sum())
-        if not 0 <= first < last <= n:
-            raise HeroError(f"The range {frames[0]}..{frames[1]} is not inside the take's {n * self.unit} frames.")
-        edit = torch.zeros(1, ids.shape[1], dtype=torch.bool)
-        edit[:, first:last] = True
-        length = [n * self.unit]
-        return self._fill(features, length, seed, steps, guidance, residual_guidance, sampling, ids, edit, on_progress)
+        old, _ = self._open(motion, take)
+        first, last = (_whole(frame) for frame in frames)
+        if not 0 <= first < last <= len(old.rows):
+            raise HeroError(
+                f"The range {first}..{last} is not inside the take's {len(old.rows)} frames; choose another."
+            )
+        how = self._draw(steps, guidance, residual_guidance, sampling)
+        return self._edit(
+            features, motion, take, takes, Edit(first, last, int(seed), keep, int(blend), how), on_progress
+        )
+
+    def extend(
+        self,
+        features: VideoFeatures,
+        motion: Motion,
+        frames: int,
+        seed: int = 0,
+        *,
+        take: int = 0,
+        takes: int = 1,
+        redo: int = 0,
+        blend: int = 6,
+        steps: int = 10,
+        guidance: float | None = None,
+        residual_guidance: float | None = None,
+        sampling: Sampling = "categorical",
+        on_progress: Progress | None = None,
+    ) -> Motion:
+        """Go on after the end of a take: ``frames`` more (whole tokens, rounded down), to 200 in all.
+
+        The frames that are there stay as they are, to the bit, but for the last ``redo``, for an end that has come
+        to rest. Everything else as in :meth:`regenerate`.
+        """
+        old, _ = self._open(motion, take)
+        now = len(old.rows)
+        room = (self.config.max_length - now) // self.unit * self.unit
+        if not self.unit <= _whole(frames) <= room:
+            raise HeroError(
+                f"The take is {now} frames long and can grow by {self.unit} to {room}, not by {frames}."
+                if room
+                else f"The take has {now} frames already, the most that this model makes."
+            )
+        if not 0 <= redo < now:
+            raise HeroError(f"Of the {now} frames the last 0 to {now - 1} can be made anew, not {redo}.")
+        how = self._draw(steps, guidance, residual_guidance, sampling)
+        last = now + frames // self.unit * self.unit
+        return self._edit(
+            features, motion, take, takes, Edit(now - redo, last, int(seed), "place", int(blend), how), on_progress
+        )
+
+    def more_like_this(
+        self,
+        features: VideoFeatures,
+        motion: Motion,
+        takes: int = 3,
+        seed: int = 0,
+        *,
+        take: int = 0,
+        first: int | None = None,
+        blend: int = 6,
+        steps: int = 10,
+        guidance: float | None = None,
+        residual_guidance: float | None = None,
+        sampling: Sampling = "categorical",
+        on_progress: Progress | None = None,
+    ) -> Motion:
+        """Takes that begin as this one: the same first tokens, and so the same first frames to the bit; a new rest.
+
+        ``first`` frames are kept (whole tokens); None = a third of the take. Else as in :meth:`regenerate`.
+        """
+        old, _ = self._open(motion, take)
+        n = len(old.rows)
+        kept = (n // 3 if first is None else _whole(first)) // self.unit * self.unit
+        kept = min(max(kept, self.unit), n - self.unit) if first is None else kept
+        if not self.unit <= kept < n:
+            raise HeroError(f"Of the {n} frames the first {self.unit} to {n - self.unit} can be kept, not {first}.")
+        how = self._draw(steps, guidance, residual_guidance, sampling)
+        return self._edit(
+            features, motion, take, takes, Edit(kept, n, int(seed), "place", int(blend), how), on_progress
+        )
+
+    def make(self, record: TakeRecord, features: VideoFeatures, on_progress: Progress | None = None) -> Motion:
+        """The take of a record, bit for bit.
+
+        Raises:
+            HeroError: the record is of other weights or of another clip; or this computer draws other tokens, which
+                another device or precision may do. Cancelled.
+        """
+        if record.model != self.fingerprint:
+            raise HeroError("This take was made with other weights; load those to make it again.")
+        if record.clip != features.clip_of(0):
+            raise HeroError("This take reacts to another clip; encode that one to make it again.")
+        if self.check_length(record.frames) != record.frames:
+            raise HeroError(f"The record of the take has an impossible length of {record.frames} frames.")
+        total = 1 + len(record.edits)
+
+        def part(index: int) -> Progress:
+            return lambda done, count: on_progress is None or on_progress(index * count + done, total * count)
+
+        (made,) = self._begin(features, [record], part(0))
+        for i, change in enumerate(record.edits):
+            (made,) = self._apply(features, made, [change], part(i + 1))
+        motion = self._pack([made], record.seed, [record])
+        if record.tokens and motion.records[0].tokens != record.tokens:
+            raise HeroError(
+                f"This take was computed on {record.device} in {record.dtype} and comes out otherwise here "
+                f"({self.device.type}, {_name(self.dtype)}); load the model that way, or keep the saved motion."
+            )
+        return motion
+
+    @torch.inference_mode()
+    def attention(self, features: VideoFeatures, motion: Motion | Tensor, take: int = 0) -> Attention:
+        """Which of the clip's 16 frames told the model what to do in a take; see ``hero_core.attention``.
+
+        ``motion`` has tokens, or is tokens (n, Q). One pass of the masked transformer, apart from generating.
+        """
+        ids = self._open(motion, take)[0].ids if isinstance(motion, Motion) else motion
+        if ids.ndim != 2 or not len(ids) or int(ids[:, 0].min()) < 0:
+            raise HeroError(f"Attention is that of one take's tokens (n, Q), not {tuple(ids.shape)}.")
+        local, pooled = self._condition(features, 1)
+        return attention.look(self.masked, local, pooled, ids[:, 0].to(self.device))
 
     def to_motion(self, ids: Tensor, seed: int = 0) -> Motion:
         """Decode tokens (B, n, Q) into a Motion with the lengths that the pads tell."""
-        lengths = (ids[..., 0] >= 0).sum(1) * self.unit
-        features = torch.zeros(len(ids), ids.shape[1] * self.unit, self.config.rvq.input_width)
-        # The decoder's view is wide: pads would change the end of a take, and so would the takes beside it.
-        for n in lengths.unique().tolist():
-            if n:
-                features[lengths == n, :n] = self.decode(ids[lengths == n, : n // self.unit])
-        joints = humanml3d.to_joints(features)
-        if not bool(torch.isfinite(joints).all()):
-            raise HeroError("The model generated NaN; load it with dtype float32.")
-        valid = torch.arange(features.shape[1]) < lengths[:, None]  # (B, N)
-        return Motion(
-            (joints * valid[..., None, None]).numpy(),
-            (features * valid[..., None]).numpy(),
-            lengths.numpy(),
-            FPS,
-            seed,
+        counts = (ids[..., 0] >= 0).sum(1).tolist()
+        return self._pack([self._decoded(own[:n]) for own, n in zip(ids, counts, strict=True)], seed, [])
+
+    # --- takes in the making ------------------------------------------------------------------------
+
+    def _decoded(self, ids: Tensor) -> _Take:
+        """One take (n, Q) by itself: a pad or a neighbour would change the last bits, or more."""
+        rows = self.decode(ids[None])[0]
+        return _Take(ids, rows, humanml3d.to_joints(rows))
+
+    def _chunks(self, count: int) -> list[slice]:
+        """Which samples to draw together: all where a sample comes out the same to the bit, else one by one."""
+        together = self.device.type == "cpu" and self.dtype == torch.float32
+        return [slice(0, count)] if together else [slice(i, i + 1) for i in range(count)]
+
+    def _fill_all(
+        self,
+        features: VideoFeatures,
+        frames: list[int],
+        seeds: list[int],
+        how: Draw,
+        initial: Tensor | None,
+        mask: Tensor | None,
+        on_progress: Progress | None,
+    ) -> list[Tensor]:
+        """Tokens (n, Q) of each sample, n its own; ``initial`` (n, Q) and ``mask`` (n,) are the same for all."""
+        out: list[Tensor] = []
+        chunks = self._chunks(len(frames))
+        for i, chunk in enumerate(chunks):
+            b = len(frames[chunk])
+            local, pooled = features.batch()
+            own = features if len(local) == 1 else VideoFeatures(local[chunk], pooled[chunk])
+            ids = self._fill(
+                own, frames[chunk], seeds[chunk], how,
+                None if initial is None else initial.expand(b, -1, -1),
+                None if mask is None else mask.expand(b, -1),
+                None if on_progress is None else _share(on_progress, i, len(chunks)),
+            )  # fmt: skip
+            out += [ids[k, : n // self.unit] for k, n in enumerate(frames[chunk])]
+        return out
+
+    @torch.inference_mode()
+    def _begin(self, features: VideoFeatures, records: list[TakeRecord], on_progress: Progress | None) -> list[_Take]:
+        """First draws; all records have the same settings and start."""
+        frames, seeds, how = [r.frames for r in records], [r.seed for r in records], records[0].draw
+        if not records[0].start:
+            return [self._decoded(ids) for ids in self._fill_all(features, frames, seeds, how, None, None, on_progress)]
+        begun, seen = edit.start_rows(torch.from_numpy(unpack_joints(records[0].start)))
+        given = self._tokens_of(seen)[-len(begun) // self.unit :]
+        longest = max(frames) // self.unit
+        initial = torch.zeros(longest, given.shape[1], dtype=torch.long)
+        initial[: len(given)] = given
+        mask = torch.arange(longest) >= len(given)
+        made = []
+        for ids in self._fill_all(features, frames, seeds, how, initial, mask, on_progress):
+            whole = self._decoded(ids)
+            rows, joints = edit.splice(begun, humanml3d.to_joints(begun), whole.rows, len(begun), len(whole.rows))
+            made.append(_Take(ids, rows, joints))
+        return made
+
+    def _tokens_of(self, rows: Tensor) -> Tensor:
+        """Features (N, 263), N a multiple of 4, -> the tokenizer's tokens (N / 4, Q) on the CPU."""
+        return self.rvq.encode_tokens(((rows.to(self.device) - self.mean) / self.std)[None])[0].cpu()
+
+    def _open(self, motion: Motion, take: int) -> tuple[_Take, TakeRecord | None]:
+        """A take of a motion as it was made, and its record."""
+        if not 0 <= take < len(motion.lengths):
+            raise HeroError(f"There is no take {take}; the motion has {len(motion.lengths)}, counted from 0.")
+        if motion.tokens is None or motion.features is None:
+            raise HeroError("This motion was stored without its tokens, so it cannot be changed; make a new take.")
+        n = int(motion.lengths[take])
+        ids = torch.from_numpy(motion.tokens[take].astype(np.int64))
+        ids = ids[ids[:, 0] >= 0]
+        record = motion.records[take] if motion.records else None
+        fits = ids.shape[1] == self.config.rvq.num_quantizers and bool((ids < self.config.rvq.nb_code).all())
+        if not fits or len(ids) * self.unit != n or (record is not None and record.model != self.fingerprint):
+            raise HeroError("This take was made with other weights; load those to change it.")
+        rows = torch.from_numpy(np.asarray(motion.features[take, :n], np.float32))
+        return _Take(ids, rows, torch.from_numpy(motion.take(take).copy())), record
+
+    def _edit(
+        self,
+        features: VideoFeatures,
+        motion: Motion,
+        take: int,
+        takes: int,
+        change: Edit,
+        on_progress: Progress | None,
+    ) -> Motion:
+        if takes < 1:
+            raise HeroError(f"At least 1 take is needed, not {takes}.")
+        old, record = self._open(motion, take)
+        if record is not None and record.clip != features.clip_of(0):
+            raise HeroError("This take reacts to another clip; give the features of that one.")
+        changes = [dataclasses.replace(change, seed=change.seed + i) for i in range(takes)]
+        made = self._apply(features, old, changes, on_progress)
+        records = [] if record is None else [dataclasses.replace(record, edits=(*record.edits, c)) for c in changes]
+        return self._pack(made, change.seed, records)
+
+    @torch.inference_mode()
+    def _apply(
+        self, features: VideoFeatures, old: _Take, changes: list[Edit], on_progress: Progress | None
+    ) -> list[_Take]:
+        """A take with each of several edits that differ in their seeds alone."""
+        change = changes[0]
+        if len(features.batch()[0]) != 1:
+            raise HeroError("A take is changed with the features of its one clip.")
+        n = -(-max(change.last, len(old.rows)) // self.unit)
+        self.check_length(n * self.unit)
+        initial = torch.zeros(n, old.ids.shape[1], dtype=torch.long)
+        initial[: len(old.ids)] = old.ids
+        mask = torch.zeros(n, dtype=torch.bool)
+        mask[change.first // self.unit : -(-change.last // self.unit)] = True
+        seeds = [c.seed for c in changes]
+        made = []
+        for ids in self._fill_all(
+            features, [n * self.unit] * len(seeds), seeds, change.draw, initial, mask, on_progress
+        ):
+            new = self._decoded(ids)
+            parts = edit.splice(old.rows, old.joints, new.rows, change.first, change.last, change.blend, change.keep)
+            made.append(_Take(ids, *parts))
+        return made
+
+    def _pack(self, made: list[_Take], seed: int, records: list[TakeRecord]) -> Motion:
+        """Takes of several lengths in one Motion; what follows a take is zero, or -1 for tokens."""
+        lengths = np.array([len(one.rows) for one in made])
+        n = max(int(lengths.max()), 1)
+        joints = np.zeros((len(made), n, 22, 3), np.float32)
+        rows = np.zeros((len(made), n, self.config.rvq.input_width), np.float32)
+        tokens = np.full((len(made), n // self.unit, self.config.rvq.num_quantizers), -1, np.int32)
+        for i, one in enumerate(made):
+            if not bool(torch.isfinite(one.joints).all()):
+                raise HeroError("The model generated NaN; load it with dtype float32.")
+            joints[i, : len(one.joints)], rows[i, : len(one.rows)] = one.joints.numpy(), one.rows.numpy()
+            tokens[i, : len(one.ids), : one.ids.shape[1]] = one.ids.numpy()
+        kept = tuple(
+            dataclasses.replace(record, tokens=fingerprint(one.ids.int().numpy().astype("<i4").tobytes()))
+            for record, one in zip(records, made, strict=bool(records))
         )
+        return Motion(joints, rows, lengths, FPS, seed, tokens, kept)
+
+
+def clip_fingerprint(picked: Any) -> str:
+    """Of the frames (T, H, W, 3) uint8 that ``video.prepare_frames`` picked: all that the encoder sees of a clip."""
+    return fingerprint(str(picked.shape), np.ascontiguousarray(picked).tobytes())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _share(on_progress: Progress, index: int, count: int) -> Progress:
+    """The progress of one of ``count`` equal parts, told on the scale of the part."""
+    return lambda done, total: on_progress((index * total + done) // count, total)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise HeroError(f"Frames are whole numbers, not {value!r}.")
+    return int(value)
 
 
 # `generate` has a parameter named sampling and `react` one named length, as their callers write them.

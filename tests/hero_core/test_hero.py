@@ -62,7 +62,7 @@ def test_a_take_is_the_same_alone_and_among_others(hero: hero_core.Hero) -> None
     features = hero.encode(clip())
     many = hero.react(features, takes=3, length=40, seed=5)
     alone = hero.react(features, takes=1, length=40, seed=7)
-    np.testing.assert_allclose(many.joints[2], alone.joints[0], atol=1e-5)
+    np.testing.assert_array_equal(many.joints[2], alone.joints[0])
     assert np.abs(many.joints[0] - many.joints[1]).max() > 1e-3
     again = hero.react(clip(), takes=3, length=40, seed=5)
     np.testing.assert_array_equal(again.joints, many.joints)
@@ -110,18 +110,6 @@ def test_cancel_at_every_stage(hero: hero_core.Hero) -> None:
             hero.react(clip(), length=20, on_progress=lambda d, t, stop=stop: d < stop)
 
 
-def test_regenerate_changes_the_range_and_nothing_else(hero: hero_core.Hero) -> None:
-    features = hero.encode(clip())
-    ids = hero.generate(features, [80], seed=0)
-    new = hero.regenerate(features, ids, (20, 40), seed=9)
-    same = torch.ones(20, dtype=torch.bool)
-    same[5:10] = False
-    assert torch.equal(new[:, same], ids[:, same])
-    assert not torch.equal(new[:, 5:10], ids[:, 5:10])
-    with pytest.raises(HeroError, match="not inside"):
-        hero.regenerate(features, ids, (60, 90))
-
-
 def test_argmax_needs_no_seed(hero: hero_core.Hero) -> None:
     features = hero.encode(clip())
     one, two = (hero.generate(features, [40], sampling="argmax", seed=s) for s in (0, 1))
@@ -152,6 +140,8 @@ def test_motion_file_round_trip(hero: hero_core.Hero, tmp_path: Path) -> None:
     back = Motion.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(back.joints, motion.joints)
     assert back.seed == 4 and back.fps == 20.0 and back.features is not None
+    assert back.tokens is not None and motion.tokens is not None and back.records == motion.records
+    np.testing.assert_array_equal(back.tokens, motion.tokens)
     np.save(tmp_path / "j.npy", motion.take(0))
     assert Motion.load(tmp_path / "j.npy").joints.shape == (1, 24, 22, 3)
     for content in (np.zeros((5, 21, 3)), np.full((5, 22, 3), np.nan), np.array(["a"])):
