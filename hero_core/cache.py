@@ -30,7 +30,7 @@ from .record import fingerprint
 if TYPE_CHECKING:
     from .hero import Hero
 
-LIMIT = 64 * 2**20  # bytes on the disk; some 1,900 clips of the shipped model
+LIMIT = 64 * 2**20  # bytes on the disk; some 3,800 clips of the model that ships
 _SUFFIX = ".features.safetensors"
 _PART = ".part"
 _STALE = 3600.0  # seconds after which a file that was never finished is litter
