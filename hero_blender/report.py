@@ -70,7 +70,11 @@ def _heels(
         ankle = f"{side}_ankle"
         if ankle in bones:
             at_rest = _rotation(rig.to_world @ rig.rest[rig.index[bones[ankle]]])
-            down = np.array([0.0, -float(rest[ankle][1]), 0.0])
+            # The floor is at the armature's origin where the foot stands above that, else at the foot's lowest point.
+            foot = [row for row in range(len(rig.names)) if rig.index[bones[ankle]] in rig.line(row)]
+            points = np.concatenate([rig.heads[foot], rig.tails[foot]]) @ rig.to_world[1, :3]
+            level, lowest = float(rest[ankle][1]), float(points.min())
+            down = np.array([0.0, (0.0 if 0.0 <= lowest < level else lowest) - level, 0.0])
             heels[f"{side}_heel"] = shown[ankle] + world[:, names.index(bones[ankle])] @ (at_rest.T @ down)
     return heels
 
