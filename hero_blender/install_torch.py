@@ -239,6 +239,7 @@ class Installation:
         """
         kind = KINDS[self.choice.kind]
         with user_files.only_one(self._root, "PyTorch"):
+            self.log.unlink(missing_ok=True)
             for stale in self._root.glob(".part-*"):
                 user_files.delete(stale)
             user_files.check_space(self._root, 0.0 if self.choice.wheels else kind.load + kind.disk, "PyTorch")
@@ -332,7 +333,8 @@ class Installation:
                     _kill(process)
         text = output.read_text("utf-8", "replace")
         output.unlink()
-        self.log.write_text(f"{' '.join(_masked(command))}\n{text}\nexit code {process.returncode}\n", "utf-8")
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"{' '.join(_masked(command))}\n{text}\nexit code {process.returncode}\n")
         if process.returncode:
             raise HeroError(reason(text, process.returncode, self.log, polls))
         return text
