@@ -20,7 +20,7 @@ from hero_core.retarget import BoneMap, Rig, map_bones
 from hero_core.retarget.mapping import partial_map, read_map, resolve
 from hero_core.retarget.vrm import humanoid
 
-from . import armature, rigify
+from . import armature, rigify, user_files
 from .preferences import preferences
 
 _FILE_MAP = "hero_file_map"  # custom property: joint -> bone as the file that was imported says
@@ -112,14 +112,14 @@ def folders() -> tuple[Path, ...]:
 
 
 def preset_folder(create: bool = False) -> Path:
-    """The folder of the preferences, or that which Blender keeps for the user of the extension."""
+    """The folder of the preferences, or one beside Blender's other data of the user, which outlives the extension."""
     chosen = getattr(preferences(bpy.context), "rigs_folder", "")
     if chosen:
         return Path(bpy.path.abspath(chosen))
-    try:
-        return Path(bpy.utils.extension_path_user(__package__ or "", path="rigs", create=create))
-    except ValueError:  # run from a checkout, not installed as an extension
-        return Path(bpy.utils.user_resource("DATAFILES", path="hero_rigs", create=create))
+    folder = user_files.home() / "rigs"
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def own_map(obj: bpy.types.Object) -> dict[str, str]:
