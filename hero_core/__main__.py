@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .errors import HeroError
+from .errors import HeroError, exit_code
 from .output import check_output
 
 
@@ -61,28 +61,18 @@ def react(args: argparse.Namespace) -> None:
     print(f"{args.out}: {args.takes} take(s) of {frames} frames")
 
 
+def convert(args: argparse.Namespace) -> None:
+    import torch
+
+    from .checkpoint import convert
+
+    convert(args.folder, args.out, getattr(torch, args.dtype))
+    print(f"{args.out}: converted")
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        if args.command == "react":
-            react(args)
-        else:
-            import torch
-
-            from .checkpoint import convert
-
-            convert(args.folder, args.out, getattr(torch, args.dtype))
-            print(f"{args.out}: converted")
-    except ModuleNotFoundError as err:
-        print(f"error: the Python package '{err.name}' is not installed in this Python; install it.", file=sys.stderr)
-        return 1
-    except HeroError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nCancelled: nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: react(args) if args.command == "react" else convert(args))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,10 @@ def build(parts: Parts) -> Hero:
                 f"width {cfg.masked.clip_dim} and at most {longest} are needed"
             )
     for name, module in modules.items():
-        problems += _compare(name, module.state_dict(), parts.states.get(name, {}), parts.finite)
+        state = parts.states.get(name, {})
+        problems += (
+            misfits(module.state_dict(), state, f"{name}.", parts.finite) if state else [f"the {name} part is missing"]
+        )
     for name, stat in (("mean", parts.mean), ("std", parts.std)):
         if tuple(stat.shape) != (cfg.rvq.input_width,):
             problems.append(f"{name} has shape {tuple(stat.shape)}, ({cfg.rvq.input_width},) is needed")
@@ -142,21 +145,23 @@ def build(parts: Parts) -> Hero:
     )
 
 
-def _compare(part: str, wanted: Mapping[str, Tensor], found: State, finite: bool) -> list[str]:
-    if not found:
-        return [f"the {part} part is missing"]
+def misfits(wanted: Mapping[str, Tensor], found: State, prefix: str = "", finite: bool = False) -> list[str]:
+    """What keeps tensors from filling a model: each that is missing, left over, misshapen or no number.
+
+    Tables that are computed, never learned, are passed over. ``finite``: the values are known to be numbers.
+    """
     want = {k: v for k, v in wanted.items() if not k.endswith(COMPUTED)}
     have = {k: v for k, v in found.items() if not k.endswith(COMPUTED)}
-    problems = [f"{part}.{k} is missing" for k in want if k not in have]
-    problems += [f"{part}.{k} is not part of the model" for k in have if k not in want]
+    problems = [f"{prefix}{k} is missing" for k in want if k not in have]
+    problems += [f"{prefix}{k} is not part of the model" for k in have if k not in want]
     for key, value in have.items():
         if key not in want:
             continue
         if value.shape != want[key].shape:
-            problems.append(f"{part}.{key} has shape {tuple(value.shape)}, {tuple(want[key].shape)} is needed")
+            problems.append(f"{prefix}{key} has shape {tuple(value.shape)}, {tuple(want[key].shape)} is needed")
         # The sum is NaN or infinite if any value is: one pass, nothing allocated.
         elif not finite and value.is_floating_point() and not bool(torch.isfinite(value.sum(dtype=torch.float32))):
-            problems.append(f"{part}.{key} holds NaN or infinite values")
+            problems.append(f"{prefix}{key} holds NaN or infinite values")
     return problems
 
 

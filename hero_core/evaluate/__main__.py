@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hero_core.checkpoint import load
-from hero_core.errors import HeroError
+from hero_core.errors import HeroError, exit_code
 from hero_core.evaluate import compare, data, table
 from hero_core.evaluate import evaluator as extractors
 from hero_core.evaluate.generation import Generator, Sampling, model_fingerprint
@@ -153,15 +153,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        evaluate(args)
-    except HeroError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped; start the same command again to go on.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: evaluate(args), "Stopped; start the same command again to go on.")
 
 
 if __name__ == "__main__":

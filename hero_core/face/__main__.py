@@ -12,12 +12,13 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hero_core.errors import HeroError
+from hero_core.errors import HeroError, exit_code
 from hero_core.output import check_output, whole_file
 
 from . import curves, features, listener, metrics, sound
@@ -173,33 +174,25 @@ def evaluate(args: argparse.Namespace) -> None:
             part.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+def train(args: argparse.Namespace) -> int:
+    from hero_core.train import loop
+
+    from .train import train
+
     try:
-        if args.command == "react":
-            react(args)
-        elif args.command == "evaluate":
-            evaluate(args)
-        else:
-            from hero_core.train import loop
-
-            from .train import train
-
-            try:
-                print(f"{train(args.data, args.out, args.config)}: trained")
-            except loop.Stopped as stopped:
-                print(stopped, file=sys.stderr)
-                return 130
-    except ModuleNotFoundError as err:
-        print(f"error: the Python package '{err.name}' is not installed in this Python; install it.", file=sys.stderr)
-        return 1
-    except HeroError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nCancelled: nothing was written.", file=sys.stderr)
+        print(f"{train(args.data, args.out, args.config)}: trained")
+    except loop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
         return 130
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
+        "react": react, "evaluate": evaluate, "train": train,
+    }  # fmt: skip
+    return exit_code(lambda: commands[args.command](args))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from hero_core.checkpoint import CONFIG, WEIGHTS, load_pickle
+from hero_core.checkpoint import CONFIG, WEIGHTS, load_pickle, misfits
 from hero_core.device import pick
 from hero_core.errors import HeroError
 from hero_core.output import whole_file
@@ -81,18 +81,11 @@ def _read_ours(folder: Path) -> ReactDiff:
 
 def _fill(model: ReactDiff, state: State, source: Path, absent: Iterable[str] = ()) -> ReactDiff:
     """Put tensors into a model without any; every one that is missing, left over, misshapen or no number is named."""
-    wanted = model.state_dict()
-    problems = [f"lacks {k}" for k in wanted if k not in state and not k.startswith(tuple(absent))]
-    problems += [f"has an unknown {k}" for k in state if k not in wanted]
-    problems += [
-        f"has {k} of shape {tuple(v.shape)} instead of {tuple(wanted[k].shape)}"
-        for k, v in state.items()
-        if k in wanted and v.shape != wanted[k].shape
-    ]
-    problems += [f"has {k} with NaN or infinite values" for k, v in state.items() if not bool(torch.isfinite(v).all())]
+    wanted = {k: v for k, v in model.state_dict().items() if k in state or not k.startswith(tuple(absent))}
+    problems = misfits(wanted, state)
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise HeroError(f"'{source}' does not fit ReactDiff: it {'; it '.join(problems[:5])}{more}.")
+        raise HeroError(f"'{source}' does not fit ReactDiff: {'; '.join(problems[:5])}{more}.")
     model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False, assign=True)
     return model
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from hero_core.errors import HeroError
+from hero_core.errors import exit_code
 
 # In the order in which they are needed: where each one lives, and what it makes.
 STAGES = {
@@ -46,21 +46,19 @@ def main(argv: list[str]) -> int:
         return 2
     from hero_core.train import loop, parallel
 
-    try:
+    def stage() -> int:
         parallel.start()
         if argv[0] not in SHARED:
             parallel.alone(argv[0])
-        return int(importlib.import_module(STAGES[argv[0]][0]).main(argv))
-    except HeroError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
-    except loop.Stopped as stopped:
-        if parallel.rank() == 0:
-            print(stopped, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("Stopped; start the same command again to go on from the last checkpoint.", file=sys.stderr)
-        return 130
+        try:
+            return int(importlib.import_module(STAGES[argv[0]][0]).main(argv))
+        except loop.Stopped as stopped:
+            if parallel.rank() == 0:
+                print(stopped, file=sys.stderr)
+            return 130
+
+    try:
+        return exit_code(stage, "Stopped; start the same command again to go on from the last checkpoint.")
     finally:
         parallel.finish()
 

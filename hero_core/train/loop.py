@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import hero_core
+from hero_core.checkpoint import misfits
 from hero_core.errors import HeroError
 from hero_core.train import parallel
 
@@ -452,16 +453,9 @@ def start_from(model: nn.Module, path: str | os.PathLike[str], part: str) -> dic
         found = {k.removeprefix(f"{part}."): v for k, v in found.items() if k.startswith(f"{part}.")} | loose
     wanted = model.state_dict()
     state = {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
-    # Tables that are computed, never learned, are not in the files that ship.
-    problems = [f"lacks {k}" for k in wanted if k not in state and not k.endswith("position_enc.pe")]
-    problems += [
-        f"has {k} of shape {tuple(v.shape)} instead of {tuple(wanted[k].shape)}"
-        for k, v in state.items()
-        if k in wanted and v.shape != wanted[k].shape
-    ]
-    problems += [f"has {k} with NaN or infinite values" for k, v in state.items() if not bool(torch.isfinite(v).all())]
+    problems = misfits(wanted, {k: v for k, v in state.items() if k in wanted})
     if problems:
-        raise HeroError(f"'{path}' does not fit the model of the config: it {'; it '.join(problems[:5])}.")
+        raise HeroError(f"'{path}' does not fit the model of the config: {'; '.join(problems[:5])}.")
     model.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
     return {k: v for k, v in state.items() if k not in wanted}
 

@@ -224,8 +224,11 @@ def test_weights_to_start_from(tmp_path: Path) -> None:
     loop.save_weights({**state, "mean": torch.ones(2), "rvq.x": torch.ones(1)}, path)
     assert set(loop.start_from(model, path, "masked")) == {"mean"}
     torch.testing.assert_close(model.weight, other.weight, atol=1e-3, rtol=1e-3)
-    loop.save_weights({"weight": torch.full((3, 3), float("nan"))}, path)
-    with pytest.raises(HeroError, match=r"lacks bias.*shape \(3, 3\).*NaN"):
+    loop.save_weights({"weight": torch.ones(3, 3)}, path)
+    with pytest.raises(HeroError, match=r"bias is missing.*shape \(3, 3\)"):
+        loop.start_from(model, path, "masked")
+    loop.save_weights({"weight": torch.full((3, 2), float("nan")), "bias": torch.ones(3)}, path)
+    with pytest.raises(HeroError, match="weight holds NaN"):
         loop.start_from(model, path, "masked")
     path.write_bytes(b"no")
     with pytest.raises(HeroError, match="damaged"):
@@ -247,4 +250,4 @@ def test_exit_codes_and_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
         stage.main = fail  # type: ignore[attr-defined]
         assert train.main(["masked"]) == code
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
