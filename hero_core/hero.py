@@ -203,6 +203,8 @@ class Hero:
         sampling: Sampling = "categorical",
         seed: int | Sequence[int] = 0,
         on_progress: Progress | None = None,
+        temperature: float = 1.0,
+        topk: float = 0.9,
     ) -> Tensor:
         """Tokens of reactions to a clip.
 
@@ -214,6 +216,7 @@ class Hero:
                 of the model's config (officially 4 and 5).
             sampling: "categorical" draws among the likely tokens, "argmax" takes the likeliest.
             seed: sample i is drawn from ``seed + i``, whatever batch it is in; or one seed for each.
+            temperature, topk: see ``record.Draw``; they count for "categorical".
 
         Returns:
             (B, n, Q) ids on the CPU, n tokens of the longest, -1 = pad.
@@ -224,7 +227,7 @@ class Hero:
         frames = [self.check_length(n) for n in ([lengths] if isinstance(lengths, int) else lengths)]
         if not frames:
             raise HeroError("At least one length is needed.")
-        how = self._draw(steps, guidance, residual_guidance, sampling)
+        how = self._draw(steps, guidance, residual_guidance, sampling, temperature, topk)
         return self._fill(features, frames, seed, how, on_progress=on_progress)
 
     def _fill(
@@ -254,6 +257,8 @@ class Hero:
             steps=how.steps,
             guidance=how.guidance,
             sampling=how.sampling,
+            temperature=how.temperature,
+            topk=how.topk,
             generators=generators,
             initial_ids=None if initial_ids is None else initial_ids[..., 0],
             edit_mask=edit_mask,
@@ -265,6 +270,8 @@ class Hero:
             base,
             guidance=how.residual_guidance,
             sampling=how.sampling,
+            temperature=how.temperature,
+            topk=how.topk,
             generators=generators,
             initial_ids=initial_ids,
             edit_mask=edit_mask,
@@ -272,7 +279,15 @@ class Hero:
         )
         return ids.cpu()
 
-    def _draw(self, steps: int, guidance: float | None, residual_guidance: float | None, sampling: Sampling) -> Draw:
+    def _draw(
+        self,
+        steps: int,
+        guidance: float | None,
+        residual_guidance: float | None,
+        sampling: Sampling,
+        temperature: float,
+        topk: float,
+    ) -> Draw:
         """Settings with the scales of the model's config where none are given; they are numbers in a record."""
         cfg = self.config
         return Draw(
@@ -280,6 +295,8 @@ class Hero:
             float(cfg.guidance if guidance is None else guidance),
             float(cfg.residual_guidance if residual_guidance is None else residual_guidance),
             sampling,
+            float(temperature),
+            float(topk),
         )
 
     def _condition(self, features: VideoFeatures, count: int) -> tuple[Tensor, Tensor]:
@@ -315,6 +332,8 @@ class Hero:
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
+        temperature: float = 1.0,
+        topk: float = 0.9,
         start: Any = None,
     ) -> Motion:
         """Watch and react: frames (or features of them) in, takes of one reaction out.
@@ -335,7 +354,7 @@ class Hero:
         """
         if takes < 1:
             raise HeroError(f"At least 1 take is needed, not {takes}.")
-        how = self._draw(steps, guidance, residual_guidance, sampling)
+        how = self._draw(steps, guidance, residual_guidance, sampling, temperature, topk)
         given = length is not None or self.length_head is None
         n = self.check_length(self.config.default_length if length is None else length)
         begun = None if start is None else edit.start_frames(start, self.unit)
@@ -384,6 +403,8 @@ class Hero:
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
+        temperature: float = 1.0,
+        topk: float = 0.9,
         on_progress: Progress | None = None,
     ) -> Motion:
         """Frames [first, last) of a take anew; those outside stay as they are, to the bit.
@@ -414,7 +435,7 @@ class Hero:
             raise HeroError(
                 f"The range {first}..{last} is not inside the take's {len(old.rows)} frames; choose another."
             )
-        how = self._draw(steps, guidance, residual_guidance, sampling)
+        how = self._draw(steps, guidance, residual_guidance, sampling, temperature, topk)
         return self._edit(
             features, motion, take, takes, Edit(first, last, int(seed), keep, int(blend), how), on_progress
         )
@@ -434,6 +455,8 @@ class Hero:
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
+        temperature: float = 1.0,
+        topk: float = 0.9,
         on_progress: Progress | None = None,
     ) -> Motion:
         """Go on after the end of a take: ``frames`` more (whole tokens, rounded down), to 200 in all.
@@ -452,7 +475,7 @@ class Hero:
             )
         if not 0 <= redo < now:
             raise HeroError(f"Of the {now} frames the last 0 to {now - 1} can be made anew, not {redo}.")
-        how = self._draw(steps, guidance, residual_guidance, sampling)
+        how = self._draw(steps, guidance, residual_guidance, sampling, temperature, topk)
         last = now + frames // self.unit * self.unit
         return self._edit(
             features, motion, take, takes, Edit(now - redo, last, int(seed), "place", int(blend), how), on_progress
@@ -472,6 +495,8 @@ class Hero:
         guidance: float | None = None,
         residual_guidance: float | None = None,
         sampling: Sampling = "categorical",
+        temperature: float = 1.0,
+        topk: float = 0.9,
         on_progress: Progress | None = None,
     ) -> Motion:
         """Takes that begin as this one: the same first tokens, and so the same first frames to the bit; a new rest.
@@ -484,7 +509,7 @@ class Hero:
         kept = min(max(kept, self.unit), n - self.unit) if first is None else kept
         if not self.unit <= kept < n:
             raise HeroError(f"Of the {n} frames the first {self.unit} to {n - self.unit} can be kept, not {first}.")
-        how = self._draw(steps, guidance, residual_guidance, sampling)
+        how = self._draw(steps, guidance, residual_guidance, sampling, temperature, topk)
         return self._edit(
             features, motion, take, takes, Edit(kept, n, int(seed), "place", int(blend), how), on_progress
         )

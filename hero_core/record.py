@@ -27,18 +27,28 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Draw:
-    """How tokens are drawn: passes of the masked transformer, the two scales of guidance, and the choice."""
+    """How tokens are drawn: passes of the masked transformer, the two scales of guidance, and the choice.
+
+    temperature  below 1 the likely tokens are preferred even more, above 1 less
+    topk         share of the tokens, the least likely ones, that are never drawn
+    """
 
     steps: int = 10
     guidance: float = 4.0
     residual_guidance: float = 5.0
     sampling: Sampling = "categorical"
+    temperature: float = 1.0
+    topk: float = 0.9
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise HeroError(f"At least 1 step is needed, not {self.steps}.")
         if self.sampling not in ("categorical", "argmax"):
             raise HeroError(f"Sampling is 'categorical' or 'argmax', not '{self.sampling}'.")
+        if not 0.05 <= self.temperature <= 10.0:
+            raise HeroError(f"A temperature lies between 0.05 and 10, not at {self.temperature}; 1 is the usual one.")
+        if not 0.0 <= self.topk < 1.0:
+            raise HeroError(f"From 0 to nearly 1 of the tokens can be left out, not {self.topk}; 0.9 is usual.")
 
 
 @dataclass(frozen=True)
@@ -116,10 +126,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _build(cls: Any, values: Any) -> Any:
     for item in dataclasses.fields(cls):
+        if item.name in _LATER and item.name not in values:
+            continue
         value = values[item.name]
         if not isinstance(value, _TYPES.get(str(item.type), (str,))) or isinstance(value, bool):
             raise TypeError(f"{item.name} is {value!r}")
     return cls(**values)
+
+
+_LATER = {"temperature", "topk"}  # records that were written before these have their usual values
 
 
 def fingerprint(*parts: bytes | str) -> str:

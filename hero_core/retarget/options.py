@@ -27,6 +27,7 @@ class Options:
     action        what becomes of the Action that the armature has: it is kept beside the new one ("keep"), removed if
                   nothing else uses it ("replace"), goes below the new one as an NLA strip ("layer"), or the same with
                   the new one as a strip, too ("nla")
+    start         where the hips stand first, from where the armature's rest pose has them: x, y (up), z, scene units
     """
 
     preserve: float = 0.0
@@ -40,6 +41,7 @@ class Options:
     degrees: float = 0.5
     millimetres: float = 5.0
     action: Literal["keep", "replace", "layer", "nla"] = "keep"
+    start: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.preserve <= 1.0:

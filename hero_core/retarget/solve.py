@@ -44,6 +44,7 @@ _LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle")
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
 _TURN_LIMITS = np.radians([25.0, 60.0])
+_FOLDED = (0.2, 0.45)  # of the arm's length; nearer to the shoulder than that a hand does not keep its place
 
 
 @dataclass
@@ -112,8 +113,25 @@ def pose(
         before = solved.measures["skating_before"]
         without.measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
         without.contacts = solved.contacts
-        return without
-    return solved
+        solved = without
+    return _begun_at(solved, rig, options)
+
+
+def _begun_at(solved: Pose, rig: Rig, options: Options) -> Pose:
+    """The pose where ``options.start`` wants it. In place that is no way through the scene, so it stays."""
+    if not any(options.start):
+        return solved
+    away = np.linalg.inv(rig.to_world[:3, :3]) @ np.asarray(options.start, np.float64)
+    return replace(solved, heads=solved.heads + away, path=solved.path if options.in_place else solved.path + away)
+
+
+def stand(rig: Rig, bones: BoneMap) -> tuple[Array, Array]:
+    """Where a rig stands at rest: (3,) the floor below its hips, and (3,) the way it faces, scene, Y up."""
+    rest = _Rest(rig, bones)
+    place = (rig.to_world @ np.append(rig.heads[bones.joints["pelvis"]], 1.0))[:3]
+    place[1] = rig.to_world[1, 3] + rest.floor
+    ahead = (rig.to_world[:3, :3] @ rest.body[:, 2]) * [1.0, 0.0, 1.0]
+    return place, unit(ahead)
 
 
 def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: Array | None) -> Pose:
@@ -295,7 +313,8 @@ def _targets(
 
     Feet keep their place about the hips and over the floor, in the scale of the legs, so that steps keep their length.
     Hands keep their place about the middle between the shoulders, in the scale of the span of the arms, so that hands
-    that meet still meet, and those that touch the head or the chest still do so.
+    that meet still meet, and those that touch the head or the chest still do so. Only near its own shoulder, where a
+    centimetre turns the whole arm round, a hand goes where the directions put it.
     """
     targets: dict[str, Array | None] = dict.fromkeys(limbs)
     if preserve == 0.0:
@@ -319,7 +338,9 @@ def _targets(
     for side in _SIDES:
         wanted[f"{side}_leg"] = wanted[f"{side}_leg"] - high * up
     for name, points in by_direction.items():
-        targets[name] = points + preserve * (wanted[name] - points)
+        away = np.linalg.norm(wanted[name] - roots[name], axis=-1, keepdims=True) / sum(rest.lengths[name])
+        share = preserve * _smoothstep(away, *_FOLDED) if name.endswith("arm") else preserve
+        targets[name] = points + share * (wanted[name] - points)
     return targets
 
 
