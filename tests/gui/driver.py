@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs inside a Blender with a window: an animator's first minutes with HERO, step by step, with pictures and times.
+
+``blender --python driver.py -- FOLDER``: what was seen is written to FOLDER/seen.json, pictures of the whole screen to
+FOLDER/NAME.xwd (a copy of the virtual screen's memory, HERO_SCREEN). A scenario is a generator that yields seconds to
+wait, or a function that says when to go on; a timer of Blender's drives it, so the main loop runs as it does for a
+person. The time between two calls of that timer is the time in which Blender's window was dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import bpy
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+OUT = Path(sys.argv[sys.argv.index("--") + 1])
+PATIENCE = 180.0  # seconds that any step may take on a slow machine
+
+Step = Iterator[float | Callable[[], bool]]
+seen: dict[str, Any] = {"blender": bpy.app.version_string, "steps": [], "gaps": {}}
+
+
+class Clock:
+    """The largest gap between two calls, in seconds, for each thing that was going on."""
+
+    last = time.perf_counter()
+    worst: ClassVar[dict[str, float]] = {}
+
+    @classmethod
+    def tick(cls) -> None:
+        now, doing = time.perf_counter(), stage()
+        cls.worst[doing] = max(cls.worst.get(doing, 0.0), now - cls.last)
+        cls.last = now
+
+    @classmethod
+    def take(cls) -> dict[str, float]:
+        """The gaps since it was last asked, longest first."""
+        worst, cls.worst = cls.worst, {}
+        return {name: round(gap, 3) for name, gap in sorted(worst.items(), key=lambda item: -item[1])}
+
+
+def stage() -> str:
+    """What HERO is doing; "" when nothing."""
+    operators = sys.modules.get("hero_blender.operators")
+    reaction = operators.Running.reaction if operators else None
+    return str(reaction.stage) if reaction is not None else ""
+
+
+def area_of(kind: str) -> Any:
+    return next(area for area in bpy.context.window_manager.windows[0].screen.areas if area.type == kind)
+
+
+def region_of(area: Any, kind: str) -> Any:
+    return next(region for region in area.regions if region.type == kind)
+
+
+def there(kind: str = "VIEW_3D") -> Any:
+    """A context as if the mouse were over an editor."""
+    window, area = bpy.context.window_manager.windows[0], area_of(kind)
+    return bpy.context.temp_override(window=window, area=area, region=region_of(area, "WINDOW"))
+
+
+def press(operator: str, kind: str = "VIEW_3D", **arguments: Any) -> set[str]:
+    """What a click on the operator's button does."""
+    module, name = operator.split(".")
+    with there(kind):
+        return getattr(getattr(bpy.ops, module), name)("INVOKE_DEFAULT", True, **arguments)
+
+
+def key(kind: str, text: str = "", **held: bool) -> None:
+    """A key of the keyboard, pressed and let go over the 3D view."""
+    window, area = bpy.context.window_manager.windows[0], area_of("VIEW_3D")
+    x, y = area.x + area.width // 3, area.y + area.height // 2
+    window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=x, y=y)
+    more = {"unicode": text} if text else {}
+    window.event_simulate(type=kind, value="PRESS", x=x, y=y, **more, **held)
+    window.event_simulate(type=kind, value="RELEASE", x=x, y=y, **held)
+
+
+def picture(name: str, kind: str | None = None) -> Step:
+    """Copy the screen once it is drawn; ``kind`` names the editor to which the picture is cut."""
+    for area in bpy.context.window_manager.windows[0].screen.areas:
+        area.tag_redraw()
+    yield 0.5
+    shutil.copy(os.environ["HERO_SCREEN"], OUT / f"{name}.xwd")
+    cut = None
+    if kind is not None:
+        area, window = area_of(kind), bpy.context.window_manager.windows[0]
+        cut = [area.x, window.height - area.y - area.height, area.width, area.height]
+    seen["steps"].append({"picture": name, "cut": cut})
+
+
+def note(name: str, value: Any) -> None:
+    seen[name] = value
+    print("GUI", name, value, flush=True)
+
+
+def open_tabs() -> Step:
+    """The HERO tab of both editors; a region knows its tabs once it was drawn."""
+    for kind in ("VIEW_3D", "SEQUENCE_EDITOR"):
+        area = area_of(kind)
+        area.spaces[0].show_region_ui = True
+        area.tag_redraw()
+        end = time.perf_counter() + PATIENCE
+        while time.perf_counter() < end:
+            yield 0.1
+            try:
+                region_of(area, "UI").active_panel_category = "HERO"
+            except (AttributeError, TypeError):
+                continue
+            break
+
+
+def build_scene() -> Step:
+    """The demo's clip in the sequencer, a Rigify human in the 3D view: what an animator has when HERO is opened."""
+    from demo import mannequin
+
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    yield 0.5
+    window = bpy.context.window_manager.windows[0]
+    bpy.ops.preferences.addon_enable(module="rigify")
+    with there():
+        bpy.ops.object.armature_basic_human_metarig_add()
+        metarig = bpy.context.object
+        bpy.ops.pose.rigify_generate()
+        rig = bpy.context.object
+    rig.name = rig.data.name = "Human"
+    metarig.hide_set(True)
+    mannequin.dress(rig)
+    for obj in bpy.context.view_layer.objects:
+        obj.select_set(obj == rig)
+    bpy.context.view_layer.objects.active = rig
+    with there():
+        bpy.ops.screen.area_split(direction="HORIZONTAL", factor=0.36)
+    yield 0.2
+    views = [area for area in window.screen.areas if area.type == "VIEW_3D"]
+    min(views, key=lambda area: area.y).ui_type = "SEQUENCE_EDITOR"
+    yield 0.2
+    from hero_blender import compat
+
+    scene = bpy.context.scene
+    scene.render.fps = 25
+    if hasattr(bpy.context.workspace, "sequencer_scene"):
+        bpy.context.workspace.sequencer_scene = scene
+    strip = compat.new_movie_strip(scene, "clip", str(ROOT / "demo" / "clip.mp4"), 1, 1)
+    scene.sequence_editor.active_strip = strip
+    scene.frame_end = 100
+    yield from open_tabs()
+    view = area_of("VIEW_3D").spaces[0].region_3d
+    view.view_distance, view.view_location = 6.0, (0.0, 0.0, 0.8)
+    yield 0.3
+    with there("SEQUENCE_EDITOR"):
+        bpy.ops.sequencer.view_all()
+    bpy.ops.ed.undo_push(message="Scene is ready")
+
+
+def running() -> bool:
+    from hero_blender import operators
+
+    return operators.Running.reaction is not None
+
+
+def rig_action() -> str | None:
+    data = bpy.data.objects["Human"].animation_data
+    return data.action.name if data and data.action else None
+
+
+def load_torch() -> Step:
+    """Its first import stops every Python program for a second or two; what counts is what comes after."""
+    start = time.perf_counter()
+    import torch
+
+    note("torch", {"version": torch.__version__, "seconds": round(time.perf_counter() - start, 2)})
+    yield 0.1
+
+
+def react_cancelled() -> Step:
+    press("hero.react")
+    yield running
+    yield 0.25
+    yield from picture("running", None)
+    start = time.perf_counter()
+    press("hero.cancel")
+    yield lambda: not running()
+    note("cancel_seconds", round(time.perf_counter() - start, 3))
+    note("after_cancel", rig_action())
+    yield 0.2
+    yield from picture("cancelled")
+
+
+def react_once() -> Step:
+    yield 1.0
+    Clock.take()
+    for area in bpy.context.window_manager.windows[0].screen.areas:
+        area.tag_redraw()
+    yield 0.3
+    note("gap_of_a_whole_redraw", Clock.take())
+    start = time.perf_counter()
+    press("hero.react")
+    yield running
+    yield lambda: stage().startswith("Think") or not running()
+    yield 0.2
+    if running():
+        shutil.copy(os.environ["HERO_SCREEN"], OUT / "thinking.xwd")
+        seen["steps"].append({"picture": "thinking", "cut": None})
+    yield lambda: not running()
+    note("first_take_seconds", round(time.perf_counter() - start, 2))
+    note("gaps", Clock.take())
+    note("after_react", rig_action())
+    yield 0.3
+    bpy.context.scene.frame_set(60)
+    yield from picture("reacted")
+
+
+def undone() -> Step:
+    before = rig_action()
+    key("Z", ctrl=True)
+    yield 0.6
+    note("after_undo", rig_action())
+    yield from picture("undone")
+    key("Z", ctrl=True, shift=True)
+    yield 0.6
+    note("after_redo", rig_action())
+    note("redo_same", rig_action() == before)
+
+
+SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone)
+
+
+def play() -> Step:
+    yield 1.0
+    for step in SCENARIO:
+        print("GUI step", step.__name__, flush=True)
+        yield from step()
+        if step is build_scene:
+            yield from picture("ready")
+
+
+class Player:
+    """Calls the scenario from a timer; ends Blender when it is over."""
+
+    def __init__(self) -> None:
+        self.scenario = play()
+        self.until = 0.0
+        self.ready: Callable[[], bool] | None = None
+
+    def __call__(self) -> float | None:
+        Clock.tick()
+        now = time.perf_counter()
+        if self.ready is not None:
+            if not self.ready():
+                if now > self.until:
+                    return self.end(f"waited {PATIENCE:.0f} s in vain")
+                return 0.01
+            self.ready = None
+        elif now < self.until:
+            return 0.01
+        try:
+            answer = next(self.scenario)
+        except StopIteration:
+            return self.end(None)
+        except BaseException:  # noqa: BLE001 - whatever it is, the test has to see it
+            return self.end(traceback.format_exc())
+        if callable(answer):
+            self.ready, self.until = answer, now + PATIENCE
+        else:
+            self.until = now + answer
+        return 0.01
+
+    def end(self, error: str | None) -> None:
+        seen["error"] = error
+        (OUT / "seen.json").write_text(json.dumps(seen, indent=1) + "\n")
+        import addon_utils
+
+        addon_utils.disable("hero_blender")  # joins its thread: Blender aborts where one is alive at its end
+        bpy.ops.wm.quit_blender()
+
+
+def start() -> None:
+    import addon_utils
+
+    view = bpy.context.preferences.view
+    view.show_splash = False
+    bpy.context.preferences.use_preferences_save = False
+    if addon_utils.enable("hero_blender", default_set=True) is None:
+        raise SystemExit("hero_blender cannot be enabled")
+    bpy.app.timers.register(Player(), first_interval=0.5, persistent=True)
+
+
+if __name__ == "__main__":
+    start()
