@@ -84,21 +84,24 @@ def forget_model() -> None:
     _Kept.model = _Kept.features = None
 
 
+def length_of(hero: Hero, seconds: float, settings: Settings) -> int | None:
+    """Frames of the reaction to a clip of so many seconds; None = the model chooses. Raises HeroError as ``think``."""
+    if settings.model_length:
+        if hero.length_head is None:
+            raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
+        return None
+    if settings.seconds is None:
+        return hero.length_for(seconds)
+    return hero.check_length(round(settings.seconds * FPS))
+
+
 def think(frames: Array, seconds: float, settings: Settings, on_progress: Progress | None = None) -> Motion:
     """(16, 224, 224, 3) uint8 frames of a clip that lasts so many seconds -> the takes. May run in any thread.
 
     Raises HeroError where the length cannot be made, or the model is to choose it and does not know how.
     """
     hero = load_model(settings)
-    length: int | None
-    if settings.model_length:
-        if hero.length_head is None:
-            raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
-        length = None
-    elif settings.seconds is None:
-        length = hero.length_for(seconds)
-    else:
-        length = hero.check_length(round(settings.seconds * FPS))
+    length = length_of(hero, seconds, settings)
     if on_progress is not None and not on_progress(0, 1):
         raise Cancelled
     key = hashlib.blake2b(frames.tobytes()).digest()
