@@ -66,9 +66,13 @@ class Floor:
     level: Callable[[Array], Any]  # (..., 3) -> (...,) height above the armature's origin, scene units
     height: float  # of the floor, in the same units
 
+    def over(self, points: Array) -> Any:
+        """(...,) how high (..., 3) points are above the floor, scene units."""
+        return self.level(points) - self.height
+
     def put(self, points: Array, height: Array | float) -> Array:
         """(..., 3) the points moved straight up or down to a height above the floor, scene units."""
-        return points + (self.height + height - self.level(points))[..., None] * self.up
+        return points + (height - self.over(points))[..., None] * self.up
 
 
 def skating(feet: list[Foot], contacts: Contacts, to_world: Array, scale: float) -> float:
@@ -156,6 +160,16 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
     return foot
 
 
+def clear(foot: Foot, stands: Array, floor: Floor) -> bool:
+    """Lift a foot out of the floor where it does not stand, (N,) bool; returns whether it ever was in it."""
+    heel, ball = foot.points()
+    ball_height = (foot.ball[1] - foot.heel[1]) / float(np.linalg.norm(floor.up))
+    sunk = np.maximum(-floor.over(heel), ball_height - floor.over(ball))
+    sunk = np.where(stands | (foot.planted == 1), 0.0, np.maximum(sunk, 0.0))
+    foot.ankle = foot.ankle + sunk[:, None] * floor.up
+    return bool(sunk.any())
+
+
 def _weight(flags: Array) -> Array:
     """(n,) 1 where the flags are and down to 0 over three poses to either side, where they turn."""
     near = np.pad(flags.astype(float), 3, mode="edge")
@@ -193,6 +207,21 @@ def lower_hips(hips: list[Array], feet: list[Foot], lengths: list[float], up: Ar
     if needed.max() <= 0:
         return needed
     needed = np.minimum(needed, most)
+    return smoothly(needed)
+
+
+def lift_body(points: list[Array], clearances: list[Array], floor: Floor) -> Array:
+    """(N,) how far, in scene units, a body must come up for (N, 3) points to have their (N,) clearances; smoothly.
+
+    Somebody who lies is as high above the floor as the legs are long, which is too little for a trunk that is longer.
+    """
+    lack = [clearance - floor.over(point) for point, clearance in zip(points, clearances, strict=True)]
+    needed = np.maximum(np.max(lack, axis=0), 0.0)
+    return smoothly(needed) if needed.max() > 0 else needed
+
+
+def smoothly(needed: Array) -> Array:
+    """(N,) at least what is needed, hardly more, and without haste."""
     reach = 3
     padded = np.pad(needed, reach, mode="edge")
     around = np.max([padded[k : k + len(needed)] for k in range(2 * reach + 1)], axis=0)

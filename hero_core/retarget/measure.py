@@ -97,7 +97,7 @@ def measure(
         "after": _jerk(np.stack([seen[name] for name in common], 1)),
     }
     steps, shown_steps = (
-        [_angle((at[b] - at[a])[1:], (at[b] - at[a])[:-1]) for a, b in _SEGMENTS if a in seen and b in seen]
+        [_angle((at[b] - at[a])[1:], (at[b] - at[a])[:-1]) for a, b in _SEGMENTS if a in at and b in at]
         for at in (source, seen)
     )
     result["largest_step_degrees"] = {

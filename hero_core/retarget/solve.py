@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ..errors import HeroError
 from ..motion import JOINTS
 from . import feet as standing
-from .contacts import Contacts, find, speeds
+from .contacts import Contacts, find, floor_of, speeds
 from .feet import Floor, Foot
 from .ik import two_bone
 from .limits import clamp
@@ -44,6 +44,8 @@ _LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle")
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
 _TURN_LIMITS = np.radians([25.0, 60.0])
+_TRUNK = ("pelvis", "left_shoulder", "right_shoulder", "head")  # what must not sink into the floor
+_NEAR_FLOOR = 0.06  # m; what comes lower in the motion may come as low on the rig
 _FOLDED = (0.2, 0.45)  # of the arm's length; nearer to the shoulder than that a hand does not keep its place
 
 
@@ -206,9 +208,15 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
     start = rig.heads[pelvis] + (rest.floor - rest.level(rig.heads[pelvis])) * up
     path = start + way @ into.T
     ends = [bones.joints[f"{side}_{name}"] for side in _SIDES for name in ("hip", "shoulder")]
+    ends += [bones.joints["head"]] if "head" in bones.joints else []
     ends += [bones.joints[name] for name in ("left_ankle", "right_ankle") if name in bones.joints]
     _, heads = _forward(rig, turns, pelvis, path, pieces, carriers, {up for row in ends for up in rig.line(row)})
-    gap = _height_over_floor(floors, heads, rest, bones)
+    gap: Any = _height_over_floor(floors, heads, rest, bones)
+    floor = Floor(up, rest.level, rest.floor)
+    if options.pin_feet:
+        trunk = [name for name in _TRUNK if name in bones.joints]
+        points = [heads[:, bones.joints[name]] - gap * up for name in trunk]
+        gap = gap - standing.lift_body(points, [_clearance(joints, name, scale) for name in trunk], floor)[:, None]
     path = path - gap * up
     roots = {
         f"{side}_{kind}": heads[:, bones.joints[f"{side}_{top}"]] - gap * up
@@ -222,7 +230,6 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
     if options.pin_feet and len(soles) == 2:
         found = find(joints, contacts)
         feet = _feet(soles, targets, limbs, roots, rest, rig, bones)
-        floor = Floor(up, rest.level, rest.floor)
         before = standing.skating(feet, found, rig.to_world, scale)
         measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
         if before > standing.CLEAN:
@@ -233,12 +240,22 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
                 roots[name] = roots[name] - drop
                 targets[name] = None if target is None else target - drop
             for side, foot_now in zip(_SIDES, feet, strict=True):
-                targets[f"{side}_leg"] = foot_now.ankle
                 soles[side] = foot_now.sole
                 toes = bones.joints.get(f"{side}_foot")
                 if toes is not None:
                     turns[toes] = foot_now.toes @ rest.feet[side].T
             measures["hips_lowered"] = float(lowered.max() / np.linalg.norm(up) / scale)
+        stands = (found.heel | found.ball).T
+        for side, foot_now, down in zip(_SIDES, feet, stands, strict=True):
+            if standing.clear(foot_now, down, floor) or before > standing.CLEAN:
+                targets[f"{side}_leg"] = foot_now.ankle
+        for side in _SIDES:  # arms that are longer than the motion's would reach through the floor
+            hand = targets[f"{side}_arm"]
+            if hand is None:
+                hand = _ends(limbs[f"{side}_arm"], roots[f"{side}_arm"], rest.lengths[f"{side}_arm"])[1]
+            lack = _clearance(joints, f"{side}_wrist", scale) - floor.over(hand)
+            if lack.max() > 0:
+                targets[f"{side}_arm"] = hand + np.maximum(lack, 0.0)[:, None] * up
     reached = _reach(limbs, roots, targets, rest)
     if found is not None and measures["skating_before"] > standing.CLEAN:
         for side, foot_now in zip(_SIDES, feet, strict=True):
@@ -342,6 +359,11 @@ def _targets(
         share = preserve * _smoothstep(away, *_FOLDED) if name.endswith("arm") else preserve
         targets[name] = points + share * (wanted[name] - points)
     return targets
+
+
+def _clearance(joints: Array, name: str, scale: float) -> Array:
+    """(N,) how high above the floor a joint is to stay, scene units: as in the motion where that is near it."""
+    return np.clip(joints[:, _J[name], 1] - floor_of(joints), 0.0, _NEAR_FLOOR) * scale
 
 
 def _span(at: dict[str, Array]) -> float:

@@ -31,7 +31,10 @@ from hero_core.motion import Motion
 from hero_core.retarget.options import Options
 
 Array = npt.NDArray[Any]
-RECORDED = ("07_08", "martial_08", "humanoid3d_getup_facedown", "humanoid3d_cartwheel", "01_01")
+# A walk, kicks, getting up from the floor, a cartwheel, jumps, salsa and a dance with the arms.
+RECORDED = (
+    "07_08", "martial_08", "humanoid3d_getup_facedown", "humanoid3d_cartwheel", "01_01", "60_01", "indian_06"
+)  # fmt: skip
 FRAMES, SHOWN = 196, 6
 OPTIONS = {
     "as it comes": Options(),

@@ -152,7 +152,7 @@ def test_toes_stay_on_the_floor_while_the_heel_comes_up() -> None:
 
 
 @pytest.mark.parametrize("turn", [-90.0, 90.0])
-def test_who_lies_or_kneels_is_left_alone(turn: float) -> None:
+def test_who_lies_or_kneels_does_so_on_the_floor(turn: float) -> None:
     lying = np.repeat(walk(1, bend=0.0), 60, axis=0) @ about("x", turn).T
     lying[:, J["left_foot"], 0] += 0.03 * np.sin(np.arange(60) / 5)
     kneeling = stand(60)
@@ -164,7 +164,11 @@ def test_who_lies_or_kneels_is_left_alone(turn: float) -> None:
         joints[..., 1] -= joints[..., 1].min()
         assert find(joints).plants == ((), ())
         first, second = pose(joints, of, map_bones(of), FREE), pose(joints, of, map_bones(of), HELD)
-        assert np.array_equal(first.heads, second.heads)
+        along = (first.heads - second.heads)[:, map_bones(of).joints["pelvis"], :2]
+        assert np.abs(along).max() < 1e-9
+        low = {joint: second.heads[:, row, 2].min() for joint, row in map_bones(of).joints.items()}
+        assert min(low[name] for name in ("pelvis", "head", "left_shoulder", "left_wrist")) > -0.005
+        assert min(low["left_foot"], low["right_foot"]) > -0.035  # toes, which the knees hardly let higher
 
 
 def test_feet_out_of_reach_are_let_go() -> None:
@@ -259,3 +263,26 @@ def test_recorded_motions(shared: Path) -> None:
                     assert np.degrees(bend).min() > -3.0, (name, side, hinge)
             fastest = [np.linalg.norm(np.diff(each, axis=0), axis=-1).max() for each in (joints, solved.heads)]
             assert fastest[1] < 1.2 * solved.scale * fastest[0], name
+
+
+def test_arms_that_are_longer_than_the_motions_do_not_reach_through_the_floor() -> None:
+    joints, of = stand(60), rig()
+    legs = [row for name, row in J.items() if name.endswith(("knee", "ankle", "foot"))]
+    upper = [row for row in range(22) if row not in legs]
+    pelvis = joints[:, :1].copy()
+    bent = [row for row in upper if not list(J)[row].endswith(("hip", "pelvis"))]
+    joints[:, bent] = (joints[:, bent] - pelvis) @ about("x", 80.0).T + pelvis
+    joints[:, upper, 1] -= joints[0, 0, 1] - 0.36
+    for side in ("left", "right"):
+        joints[:, J[f"{side}_knee"], 1] = 0.4
+        joints[:, J[f"{side}_knee"], 2] += 0.35
+        shoulder = joints[:, J[f"{side}_shoulder"]]
+        arm = (shoulder[:, 1:2] - 0.02) / 2  # both bones straight down, the hand just above the floor
+        for part, bones_down in (("elbow", 1), ("wrist", 2)):
+            joints[:, J[f"{side}_{part}"]] = shoulder - bones_down * arm * [0.0, 1.0, 0.0]
+    joints[:, J["left_foot"], 0] += 0.03 * np.sin(np.arange(60) / 5)
+    free, held = (pose(joints, of, map_bones(of), options) for options in (FREE, HELD))
+    hands = [of.index["mixamorig:LeftHand"], of.index["mixamorig:RightHand"]]
+    floor = min(of.heads[:, 2].min(), of.tails[:, 2].min())
+    assert free.heads[:, hands, 2].max() < floor - 0.02
+    assert held.heads[:, hands, 2].min() > floor - 0.001

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,27 @@ def test_real_motions_noise_and_all(shared: Path) -> None:
                     axis = solved.hinges[f"{side}_{hinge}"]
                     bend = np.degrees(np.arctan2(np.sum(np.cross(axis, upper) * lower, -1), np.sum(upper * lower, -1)))
                     assert bend.min() > -3.0, (name, side, hinge)
+
+
+def test_a_hand_at_its_own_shoulder_keeps_its_directions() -> None:
+    """Where hands keep their places, those of wider shoulders would turn round a joint that they come too near to."""
+    joints, of = walk(40, bend=0.0), rig()
+    shoulder = joints[:, J["left_shoulder"]]
+    wrist = shoulder + np.stack([np.linspace(0.25, 0.02, 40), np.full(40, -0.03), np.full(40, 0.03)], -1)
+    joints[:, J["left_wrist"]] = wrist
+    half = np.linalg.norm(wrist - shoulder, axis=-1) / 2
+    joints[:, J["left_elbow"]] = (shoulder + wrist) / 2 - np.sqrt(0.26**2 - half**2)[:, None] * [0.0, 1.0, 0.0]
+    arm = [row for row in range(len(of.names)) if any("LeftArm" in of.names[up] for up in of.line(row))]
+    rest, tails = of.rest.copy(), of.tails.copy()
+    rest[arm, 0, 3] += 0.05
+    tails[arm, 0] += 0.05
+    of = replace(of, rest=rest, tails=tails)
+    bones = map_bones(of)
+    solved = pose(joints, of, bones, Options(pin_feet=False, smooth=False, preserve=1.0))
+    rows = [bones.joints[f"left_{name}"] for name in ("shoulder", "elbow", "wrist")]
+    theirs = [joints[:, J[f"left_{name}"]] for name in ("shoulder", "elbow", "wrist")]
+    for number in range(2):
+        own = unit(solved.heads[:, rows[number + 1]] - solved.heads[:, rows[number]])
+        source = unit(theirs[number + 1] - theirs[number])[:, [0, 2, 1]] * [1.0, -1.0, 1.0]
+        off = np.degrees(np.arccos(np.clip((own * source).sum(-1), -1, 1)))
+        assert off[-1] < 1e-3 and off[0] > 1.0
