@@ -35,6 +35,7 @@ class Worker(Generic[T]):
         self._error: BaseException | None = None
         # A daemon: Python would otherwise wait for the end of the work before it lets stop_all end it.
         self._thread = threading.Thread(target=self._run, name="hero", daemon=True)
+        reap()
         _alive.add(self)
         self._thread.start()
 
@@ -53,8 +54,12 @@ class Worker(Generic[T]):
         return self._thread.is_alive()
 
     def cancel(self) -> None:
-        """Ask the work to stop; it does so at its next ``on_progress``."""
+        """Ask the work to stop; it does so at its next ``on_progress``. Nobody needs to wait: see ``reap``."""
         self._stop.set()
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, but no longer than that."""
+        self._thread.join(seconds)
 
     def join(self) -> None:
         self._thread.join()
@@ -68,6 +73,17 @@ class Worker(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._result[0]
+
+
+def busy() -> bool:
+    """Whether a thread of ours is running, one that was cancelled and has not come to its end, too."""
+    return any(worker.running for worker in _alive)
+
+
+def reap() -> None:
+    """Join the threads that have ended by themselves after they were cancelled."""
+    for worker in [each for each in _alive if not each.running]:
+        worker.join()
 
 
 def stop_all() -> None:

@@ -1,37 +1,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main job: a clip in, an Action for each take of the reaction on the armature out.
 
-Three stages: *watch* (Blender renders the strip, main thread), *think* (torch, any thread, no bpy) and *write* (one
-Action for each take, main thread). ``react_strip`` and ``react_video`` run them straight through; ``Reaction`` runs
-them in steps while a window stays alive. The armature is touched by the last stage only, and either all takes are
-written or nothing is.
+Stages: *watch* (Blender renders the strip in the main thread; a file is read in a thread), *load* the model and *think*
+(torch, in a thread, no bpy), *fit* (numpy, in a thread) and *write* (one Action for each take, main thread).
+``Reaction`` runs them in steps while a window stays alive; ``react_strip`` and ``react_video`` run the same steps
+straight through. The armature is touched by the last stage only, and either all takes are written or nothing is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 import numpy.typing as npt
 
 import hero_core
 from hero_core.errors import Cancelled, HeroError
 from hero_core.motion import FPS, Motion
+from hero_core.place import Place
 from hero_core.retarget.options import Options
-from hero_core.video import VideoClip
+from hero_core.video import VideoClip, read_video
 
-from . import compat, rigfile, torch_folder
-from .job import Worker
-from .strip import StripReading, read_strip
+from . import compat, place, rigfile, takes, torch_folder
+from .job import Worker, busy, reap
+from .place import Choice
+from .stance import Stance, pose_of_object, put_back, read_stance
+from .strip import StripReading
+from .takes import Source
 
 if TYPE_CHECKING:
     from hero_core import Hero, VideoFeatures
+    from hero_core.cache import FeatureCache
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], bool]
@@ -44,9 +50,14 @@ class Settings:
     takes         how many reactions; take i is drawn from seed + i
     seconds       length of the reaction; None = as long as the clip, within what the model can make
     model_length  True = the model chooses a length for each take instead; not every model can
+    auto_length   True = the model chooses where it can, else as the clip
     model         folder of weights; None = those that ship
     torch         folder that holds PyTorch, if Blender's Python does not
     fit           how the motion is put on the rig
+    guidance, residual_guidance  how closely it keeps to the clip; None = as the model wants
+    temperature, topk            see ``hero_core.record.Draw``
+    place         when, where and which way round
+    cache         folder of what was seen of clips, ``cache_megabytes`` large at most; None = memory only
     """
 
     takes: int = 1
@@ -58,41 +69,65 @@ class Settings:
     dtype: str = "auto"
     torch: str = ""
     fit: Options = field(default_factory=Options)
+    auto_length: bool = False
+    guidance: float | None = None
+    residual_guidance: float | None = None
+    temperature: float = 1.0
+    topk: float = 0.9
+    place: Choice = field(default_factory=Choice)
+    cache: str | None = None
+    cache_megabytes: int = 64
+
+    def draw(self) -> dict[str, Any]:
+        """What all verbs of ``Hero`` take."""
+        return {
+            "guidance": self.guidance,
+            "residual_guidance": self.residual_guidance,
+            "temperature": self.temperature,
+            "topk": self.topk,
+        }
 
 
 class _Kept:
-    """The last model and the last clip: a further take of a clip loads and encodes nothing."""
+    """The last model, what was seen of the last clips, the last result: a further take loads and encodes nothing."""
 
     model: tuple[Any, Hero] | None = None
-    features: tuple[bytes, VideoFeatures] | None = None
+    cache: tuple[Any, FeatureCache] | None = None
+    last: tuple[Motion, VideoFeatures] | None = None
+    loading = threading.Lock()
 
 
 def load_model(settings: Settings) -> Hero:
-    """The model of the settings; loaded again only where they, or its files, are others."""
-    files = sorted(Path(settings.model).glob("*")) if settings.model else []
-    state = [(file.name, file.stat().st_mtime_ns) for file in files]
-    key = (settings.model, settings.device, settings.dtype, state)
-    if _Kept.model is None or _Kept.model[0] != key:
-        forget_model()  # before the new one takes memory
-        torch_folder.load()
-        _Kept.model = key, hero_core.load(settings.model, settings.device, settings.dtype)
-    return _Kept.model[1]
+    """The model of the settings; loaded again only where they, or its files, are others. May run in any thread."""
+    with _Kept.loading:
+        files = sorted(Path(settings.model).glob("*")) if settings.model else []
+        state = [(file.name, file.stat().st_mtime_ns) for file in files]
+        key = (settings.model, settings.device, settings.dtype, state)
+        if _Kept.model is None or _Kept.model[0] != key:
+            _Kept.model = None  # before the new one takes memory
+            torch_folder.load()
+            _Kept.model = key, hero_core.load(settings.model, settings.device, settings.dtype)
+        return _Kept.model[1]
+
+
+def features_cache(settings: Settings) -> FeatureCache:
+    """What was seen of clips, in memory and in the folder of the settings. Needs torch."""
+    from hero_core.cache import FeatureCache
+
+    key = (settings.cache, settings.cache_megabytes)
+    if _Kept.cache is None or _Kept.cache[0] != key:
+        _Kept.cache = key, FeatureCache(settings.cache, settings.cache_megabytes * 2**20)
+    return _Kept.cache[1]
 
 
 def forget_model() -> None:
     """Free the memory that the model takes."""
-    _Kept.model = _Kept.features = None
+    _Kept.model = _Kept.cache = _Kept.last = None
 
 
-def length_of(hero: Hero, seconds: float, settings: Settings) -> int | None:
-    """Frames of the reaction to a clip of so many seconds; None = the model chooses. Raises HeroError as ``think``."""
-    if settings.model_length:
-        if hero.length_head is None:
-            raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
-        return None
-    if settings.seconds is None:
-        return hero.length_for(seconds)
-    return hero.check_length(round(settings.seconds * FPS))
+def last() -> tuple[Motion, VideoFeatures] | None:
+    """What the last job made, and what it saw; for those who show more of it. None after the model was forgotten."""
+    return _Kept.last
 
 
 def think(frames: Array, seconds: float, settings: Settings, on_progress: Progress | None = None) -> Motion:
@@ -101,13 +136,86 @@ def think(frames: Array, seconds: float, settings: Settings, on_progress: Progre
     Raises HeroError where the length cannot be made, or the model is to choose it and does not know how.
     """
     hero = load_model(settings)
-    length = length_of(hero, seconds, settings)
+    _length(hero, seconds, settings)  # before the clip is watched
+    return _react(settings, None)(hero, _encode(hero, frames, settings, on_progress), seconds, on_progress)
+
+
+def _encode(hero: Hero, frames: Array, settings: Settings, on_progress: Progress | None) -> VideoFeatures:
     if on_progress is not None and not on_progress(0, 1):
         raise Cancelled
-    key = hashlib.blake2b(frames.tobytes()).digest()
-    if _Kept.features is None or _Kept.features[0] != key:
-        _Kept.features = key, hero.encode(frames)
-    return hero.react(_Kept.features[1], settings.takes, length, settings.seed, on_progress)
+    return features_cache(settings).encode(hero, frames)
+
+
+def _length(hero: Hero, seconds: float, settings: Settings) -> int | None:
+    """Frames of the reaction; None: the model chooses."""
+    if settings.model_length and hero.length_head is None:
+        raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
+    if settings.model_length or (settings.auto_length and hero.length_head is not None):
+        return None
+    if settings.seconds is None:
+        return hero.length_for(seconds)
+    return hero.check_length(round(settings.seconds * FPS))
+
+
+Make = Callable[["Hero", "VideoFeatures", float, "Progress | None"], Motion]
+
+
+def _react(settings: Settings, stance: Stance | None) -> Make:
+    """How takes are made of what was seen of a clip, and of how many seconds it lasts."""
+
+    def make(hero: Hero, features: VideoFeatures, seconds: float, on_progress: Progress | None) -> Motion:
+        length, start = _length(hero, seconds, settings), None if stance is None else stance.joints
+        motion = hero.react(
+            features, settings.takes, length, settings.seed, on_progress, start=start, **settings.draw()
+        )
+        _Kept.last = motion, features
+        return motion
+
+    return make
+
+
+@dataclass(frozen=True)
+class About:
+    """What is written down of takes besides their motion, and what of it decides about their keys.
+
+    names   of the Actions; None: after clip, number and seed
+    places  one for each take; () = the motion as it is
+    stood   the ``Rig.to_world`` for which keys are made; None = where the armature stands
+    rate    frames a second of the scene for which keys are made; None = the scene's
+    """
+
+    source: Source
+    settings: Settings | None = None
+    number: int = 1
+    names: tuple[str, ...] | None = None
+    places: tuple[Place, ...] = ()
+    stood: tuple[float, ...] | None = None
+    kept: bool = False
+
+    def place(self, index: int) -> Place:
+        return self.places[index] if self.places else Place()
+
+    def name(self, motion: Motion, index: int) -> str:
+        if self.names is not None:
+            return self.names[index]
+        return f"{self.source.name[:32]} take {self.number + index} seed {_seed(motion, index)}"
+
+
+def _seed(motion: Motion, index: int) -> int:
+    """What a take was drawn from."""
+    if not motion.records:
+        return motion.seed + index
+    record = motion.records[index]
+    return record.edits[-1].seed if record.edits else record.seed
+
+
+def fit(
+    armature: bpy.types.Object, motion: Motion, first_frame: int, scene: bpy.types.Scene, options: Options, about: About
+) -> Iterator[rigfile.Fitting]:
+    """Each take on its way to the armature; nothing is changed yet."""
+    stood = None if about.stood is None else np.array(about.stood).reshape(4, 4)
+    for take in range(len(motion.lengths)):
+        yield rigfile.Fitting(armature, motion, take, first_frame, scene, options, about.place(take), stood)
 
 
 def write_takes(
@@ -117,46 +225,80 @@ def write_takes(
     first_frame: int,
     scene: bpy.types.Scene,
     options: Options | None = None,
+    about: About | None = None,
+    fittings: list[rigfile.Fitting] | None = None,
 ) -> dict[str, Any]:
     """One Action for each take, the first of them assigned; returns the report of the first with a list of all.
 
-    Frames are those of ``scene``. What becomes of the former Action is the choice of ``options.action``. Raises
-    HeroError; the armature has its former action then, and no new one is left.
+    Frames are those of ``scene``. What becomes of the former Action is the choice of ``options.action``. ``fittings``
+    have been worked out already. Raises HeroError; the armature has its former action then, and no new one is left.
     """
-    options = options or Options()
+    options, about = options or Options(), about or About(Source(clip))
     before = {action.name for action in bpy.data.actions}
-    former, pose, place = compat.assigned_action(armature), _pose(armature), armature.matrix_basis.copy()
+    former, pose, place = compat.assigned_action(armature), pose_of_object(armature), armature.matrix_basis.copy()
     reports: list[dict[str, Any]] = []
     tracks = [track.name for track in armature.animation_data.nla_tracks] if armature.animation_data else []
     try:
-        for take in range(len(motion.lengths)):
-            name = f"{clip[:32]} take {take + 1} seed {motion.seed + take}"
-            reports.append(
-                rigfile.retarget_motion(
-                    armature, motion, take, first_frame=first_frame, name=name, scene=scene, options=options
-                )
-            )
+        if fittings is None:
+            fittings = list(fit(armature, motion, first_frame, scene, options, about))
+            for fitting in fittings:
+                fitting.work()
+        for take, fitting in enumerate(fittings):
+            report = fitting.write(armature, about.name(motion, take))
+            reports.append(report)
+            action = bpy.data.actions[report["action"]]
+            takes.keep(action, _take(armature, motion, take, fitting, scene, about), motion, take)
         if len(reports) > 1:
             compat.assign_action(armature, bpy.data.actions[reports[0]["action"]])
         actions = [bpy.data.actions[report["action"]] for report in reports]
-        _place(armature, former, actions, options)
+        _put_away(armature, former, actions, options)
     except BaseException:
         if armature.animation_data:
             for track in [each for each in armature.animation_data.nla_tracks if each.name not in tracks]:
                 armature.animation_data.nla_tracks.remove(track)
         compat.assign_action(armature, *former)
-        _put_back(armature, pose)
+        put_back(armature, pose)
         armature.matrix_basis = place
         for action in [action for action in bpy.data.actions if action.name not in before]:
             bpy.data.actions.remove(action)
         raise
-    takes = []
+    made = []
     for number, action in enumerate(actions):
-        takes.append({"action": action.name, "seed": motion.seed + number, "frames": int(motion.lengths[number])})
-    return {**reports[0], "action": actions[0].name, "clip": clip, "takes": takes}
+        made.append({"action": action.name, "seed": _seed(motion, number), "frames": int(motion.lengths[number])})
+    return {**reports[0], "action": actions[0].name, "clip": clip, "takes": made}
 
 
-def _place(
+def _take(
+    armature: bpy.types.Object,
+    motion: Motion,
+    index: int,
+    fitting: rigfile.Fitting,
+    scene: bpy.types.Scene,
+    about: About,
+) -> takes.Take:
+    settings = about.settings or Settings()
+    return takes.Take(
+        character=armature.name,
+        armature=armature.data.name,
+        source=about.source,
+        number=about.number + index,
+        seed=_seed(motion, index),
+        frames=int(motion.lengths[index]),
+        rate=motion.fps,
+        first_frame=int(fitting.first_frame),
+        scene_rate=scene.render.fps / scene.render.fps_base,
+        stood=tuple(float(value) for value in fitting.rig.to_world.ravel()),
+        model=settings.model or "",
+        device=settings.device,
+        dtype=settings.dtype,
+        fit=fitting.options,
+        place=about.place(index),
+        kept=about.kept,
+        record=motion.records[index] if motion.records else None,
+    )
+
+
+def _put_away(
     armature: bpy.types.Object,
     former: tuple[bpy.types.Action | None, Any],
     actions: list[bpy.types.Action],
@@ -194,29 +336,6 @@ def _replace(old: bpy.types.Action, actions: list[bpy.types.Action]) -> None:
             action.name = name
 
 
-_CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
-
-
-def _pose(armature: bpy.types.Object) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """What an evaluated action overwrites: transforms of the bones, and their properties that are numbers."""
-    return {
-        bone.name: (
-            {channel: tuple(getattr(bone, channel)) for channel in _CHANNELS},
-            {key: value for key, value in bone.items() if isinstance(value, (bool, int, float))},
-        )
-        for bone in (armature.pose.bones if armature.pose else ())
-    }
-
-
-def _put_back(armature: bpy.types.Object, pose: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    for name, (channels, properties) in pose.items():
-        bone = armature.pose.bones[name]
-        for channel, value in channels.items():
-            setattr(bone, channel, value)
-        for key, value in properties.items():
-            bone[key] = value
-
-
 def check(armature: bpy.types.Object | None, settings: Settings) -> bpy.types.Object:
     """The armature; raises HeroError for what can be known before any work. For the main thread."""
     if settings.takes < 1:
@@ -235,118 +354,334 @@ def react_strip(
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Watch a strip, think, and write the takes onto the armature, from the strip's first frame on."""
-    armature = check(armature, settings)
-    start = time.perf_counter()
-    clip = read_strip(scene, strip, on_progress=on_progress)
-    watched = time.perf_counter()
-    motion = think(clip.frames, clip.seconds, settings, on_progress)
-    thought = time.perf_counter()
-    return _write(armature, motion, clip.name, clip.start, scene, settings.fit, watched - start, thought - watched)
+    return straight(Reaction(scene, strip, armature, settings), on_progress)
 
 
 def react_video(
     scene: bpy.types.Scene,
-    clip: VideoClip,
+    clip: VideoClip | str,
     name: str,
     first_frame: int,
     armature: bpy.types.Object | None,
     settings: Settings,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The same for a movie file that ``hero_core.video.read_video`` has read."""
-    armature = check(armature, settings)
-    start = time.perf_counter()
-    motion = think(clip.frames, clip.duration, settings, on_progress)
-    return _write(armature, motion, name, first_frame, scene, settings.fit, 0.0, time.perf_counter() - start)
+    """The same for a movie file, or for what ``hero_core.video.read_video`` has read of it."""
+    return straight(Reaction(scene, clip, armature, settings, name=name, start=first_frame), on_progress)
 
 
-def _write(
-    armature: bpy.types.Object,
-    motion: Motion,
-    clip: str,
-    first_frame: int,
-    scene: bpy.types.Scene,
-    fit: Options,
-    watch: float,
-    think: float,
-) -> dict[str, Any]:
-    start = time.perf_counter()
-    report = write_takes(armature, motion, clip, first_frame, scene, fit)
-    stages = {"watch": watch, "think": think, "write": time.perf_counter() - start}
-    return {**report, "seconds": {**report["seconds"], **stages}}
+def straight(reaction: Reaction, on_progress: Progress | None = None) -> dict[str, Any]:
+    """All steps of a reaction, one after the other, where no window has to stay alive; returns its report."""
+    try:
+        while reaction.report is None:
+            if on_progress is not None and not on_progress(round(1000 * reaction.fraction), 1000):
+                raise Cancelled
+            reaction.step(patience=0.02)
+        if on_progress is not None:
+            on_progress(1000, 1000)
+        return reaction.report
+    finally:
+        reaction.close()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What else than React a ``Reaction`` can do, with the clip of a take that is there.
+
+    clip   fingerprint of the clip: where it was seen before it is not watched again
+    make   the motion
+    about  what is written down; places, names and where it stood, are those of the take where they are given
+    """
+
+    name: str
+    clip: str
+    make: Make
+    about: About
+    first_frame: int
+    replaces: str = ""
+
+
+# Seconds that the stages last, to begin with; what they last here is learnt.
+_pace = {
+    "Loading the model": 3.0,
+    "Watching the clip": 1.0,
+    "Thinking of a reaction": 1.0,
+    "Fitting it to the rig": 0.3,
+}
+_LOAD, _WATCH, _THINK, _FIT = _pace
 
 
 class Reaction:
-    """``react_strip`` in steps: call ``step`` from a timer until ``report`` is there.
+    """React, or another ``Task``, in steps: call ``step`` from a timer until ``report`` is there.
 
-    Data-blocks are remembered by name, for undo and deletion make references invalid.
+    ``clip`` is a strip, the path of a movie file, or what was read of one; with a task it may be None as long as the
+    clip was seen before. Data-blocks are remembered by name, for undo and deletion make references invalid.
     """
 
     def __init__(
-        self, scene: bpy.types.Scene, strip: Any, armature: bpy.types.Object | None, settings: Settings
+        self,
+        scene: bpy.types.Scene,
+        clip: Any,
+        armature: bpy.types.Object | None,
+        settings: Settings,
+        *,
+        name: str = "",
+        start: int = 0,
+        task: Task | None = None,
     ) -> None:
         armature = check(armature, settings)
+        place.check(settings.place, scene)
         self.report: dict[str, Any] | None = None
-        self.stage = "Watching the strip"
+        self.stage = _WATCH if task is None else _LOAD
         self._scene, self._armature = scene.name, armature.name
-        self._settings = settings
-        self._reading = StripReading(scene, strip)
-        self._worker: Worker[Motion] | None = None
+        self._settings, self._task = settings, task
+        self._video = clip if isinstance(clip, VideoClip) else None
+        self._file = clip if isinstance(clip, str) else None
+        self._reading = StripReading(scene, clip) if not isinstance(clip, (VideoClip, str, type(None))) else None
+        self._source = self._source_of(name, start)
+        self._first_frame = task.first_frame if task else settings.place.first_frame(self._source.start, scene)
+        self._stance: Stance | None = None
+        if task is None and settings.place.start_pose:
+            self._stance = read_stance(armature, scene, self._first_frame)
+        self._worker: Worker[Any] | None = None
+        self._others: list[Worker[Any]] = []
         self._cancelled = False
-        self._watch = self._began = time.perf_counter()
+        self._done: dict[str, float] = {}
+        self._begun = time.perf_counter()
+        self._furthest = 0.0
+        self._steps = self._run()
+
+    def _source_of(self, name: str, start: int) -> Source:
+        if self._task is not None:
+            return self._task.about.source
+        if self._reading is not None:
+            reading = self._reading
+            return Source(reading.name, "strip", "", self._scene, reading.start, reading.seconds)
+        path = self._file or ""
+        seconds = self._video.duration if self._video is not None else 0.0
+        return Source(name or Path(path).stem, "file", path, self._scene, start, seconds)
+
+    # --- how far it is ---
 
     @property
     def fraction(self) -> float:
-        """How much is done, 0..1."""
-        if self._worker is None:
-            return 0.3 * self._reading.fraction
-        return 0.3 + 0.7 * self._worker.done / self._worker.total
+        """How much is done, 0..1; it never goes back."""
+        past, now, rest = self._expected()
+        total = past + now + rest
+        if self.report is not None:
+            return 1.0
+        self._furthest = max(self._furthest, min(0.99, (past + now * self._part()) / total))
+        return self._furthest
 
-    def step(self) -> None:
-        """Do a little. Raises HeroError, or Cancelled once the thread has come to its end."""
-        if self._worker is None:
-            self._watch_a_frame()
-        elif not self._worker.running:
-            self._finish(self._worker.result())
+    def _part(self) -> float:
+        """How much of the stage is done."""
+        if self.stage == _WATCH and self._reading is not None:
+            return self._reading.fraction
+        if self._worker is not None and self._worker.done:
+            return min(1.0, self._worker.done / max(1, self._worker.total))
+        return min(0.9, (time.perf_counter() - self._begun) / max(_pace.get(self.stage, 1.0), 1e-3))
 
-    def _watch_a_frame(self) -> None:
+    @property
+    def left(self) -> float:
+        """Seconds that it will still take, as far as one knows."""
+        _, now, rest = self._expected()
+        return rest + max(0.0, now * (1 - self._part()))
+
+    def _expected(self) -> tuple[float, float, float]:
+        """Seconds that stages last which are done, going on, and to come."""
+        past = sum(_pace[stage] for stage in self._done if stage in _pace and stage != self.stage)
+        rest = sum(_pace[stage] for stage in _pace if stage not in self._done and stage != self.stage)
+        return past, _pace.get(self.stage, 0.0), rest
+
+    def _enter(self, stage: str) -> None:
+        self._leave()
+        self.stage = stage
+
+    def _leave(self) -> None:
+        spent = time.perf_counter() - self._begun
+        self._done[self.stage] = self._done.get(self.stage, 0.0) + spent
+        self._begun = time.perf_counter()
+
+    # --- steps ---
+
+    def step(self, patience: float = 0.0) -> None:
+        """Do a little, or wait for the thread as long as ``patience`` (s).
+
+        Raises HeroError, or Cancelled, at once: a thread that is in the middle of something ends by itself later.
+        """
         if self._cancelled:
             raise Cancelled
-        try:
-            self._reading.step()
-        except ReferenceError as err:
-            raise HeroError("The scene of the strip was deleted; nothing was changed.") from err
-        if self._reading.done:
-            self._reading.release()
-            clip, settings = self._reading.clip(), self._settings
-            self._watch = time.perf_counter() - self._began
-            self._began = time.perf_counter()
-            self.stage = "Thinking of a reaction"
-            self._worker = Worker(lambda on_progress: think(clip.frames, clip.seconds, settings, on_progress))
+        if self._worker is not None and self._worker.running:
+            self._worker.wait(patience)
+            return
+        next(self._steps, None)
 
-    def _finish(self, motion: Motion) -> None:
+    def _run(self) -> Iterator[None]:
+        task, settings = self._task, self._settings
+        features: VideoFeatures | None = None
+        if task is not None and task.clip:
+            hero = yield from self._load()
+            features = features_cache(settings).get(_key(hero, task.clip))
+            if features is None and self._reading is None and self._file is None and self._video is None:
+                raise HeroError(
+                    f"The clip '{self._source.name}' has to be watched again, and it is not there any more; choose its "
+                    "strip or its file as the clip."
+                )
+        frames: Array | None = None
+        seconds = self._source.seconds
+        if features is None:
+            self._enter(_WATCH)
+            frames, seconds = yield from self._watch()
+            self._source = replace(self._source, seconds=seconds)
+        self._enter(_LOAD)
+        hero = yield from self._load()
+        self._enter(_THINK)
+        motion = yield from self._think(hero, features, frames, seconds)
+        self._enter(_FIT)
+        yield from self._write(motion)
+
+    def _wait(self, worker: Worker[Any]) -> Iterator[None]:
+        self._worker = worker
+        while worker.running:
+            yield
+        self._worker = None
+
+    def _load(self) -> Generator[None, None, Hero]:
+        settings = self._settings
+        worker = Worker(lambda _: load_model(settings))
+        self._others.append(worker)
+        yield from self._wait(worker)
+        return worker.result()
+
+    def _watch(self) -> Generator[None, None, tuple[Array, float]]:
+        if self._video is not None:
+            return self._video.frames, self._video.duration
+        if self._file is not None:
+            path = self._file
+            worker = Worker(lambda on_progress: read_video(path, on_progress=on_progress))
+            self._others.append(worker)
+            yield from self._wait(worker)
+            video = worker.result()
+            return video.frames, video.duration
+        reading = self._reading
+        assert reading is not None
+        while not reading.done:
+            if busy():  # Blender crashes where it renders while another thread runs Python
+                time.sleep(0.005)
+            else:
+                reading.step()
+            yield
+        reading.release()
+        clip = reading.clip()
+        return clip.frames, clip.seconds
+
+    def _think(
+        self, hero: Hero, features: VideoFeatures | None, frames: Array | None, seconds: float
+    ) -> Generator[None, None, Motion]:
+        settings, task = self._settings, self._task
+        make = task.make if task is not None else _react(settings, self._stance)
+
+        def work(on_progress: Progress) -> Motion:
+            seen = features
+            if task is None:
+                _length(hero, seconds, settings)
+            if seen is None:
+                assert frames is not None
+                seen = _encode(hero, frames, settings, on_progress)
+            if task is not None and task.clip and seen.clip != task.clip:
+                raise HeroError(
+                    f"The clip '{self._source.name}' is no longer the one that the take reacts to; choose that as the "
+                    "clip, or press React for a new take."
+                )
+            motion = make(hero, seen, seconds, on_progress)
+            _Kept.last = motion, seen
+            return motion
+
+        worker = Worker(work)
+        self._others.append(worker)
+        yield from self._wait(worker)
+        return worker.result()
+
+    def _write(self, motion: Motion) -> Iterator[None]:
+        settings, task = self._settings, self._task
+        scene, armature = self._blocks()
+        if task is not None:
+            about = task.about
+            if not about.places:
+                about = replace(about, places=self._places(motion, scene, armature))
+        else:
+            about = About(self._source, settings, places=self._places(motion, scene, armature))
+        fittings: list[rigfile.Fitting] = []
+        for fitting in fit(armature, motion, self._first_frame, scene, settings.fit, about):
+            fittings.append(fitting)
+            yield
+            scene, armature = self._blocks()
+
+        def work(on_progress: Progress) -> None:
+            for done, fitting in enumerate(fittings):
+                if not on_progress(done, len(fittings)):
+                    raise Cancelled
+                fitting.work()
+
+        worker = Worker(work)
+        self._others.append(worker)
+        yield from self._wait(worker)
+        worker.result()
+        scene, armature = self._blocks()
+        name = self._source.name
+        report = write_takes(armature, motion, name, self._first_frame, scene, settings.fit, about, fittings)
+        if task is not None and task.replaces:
+            report = _instead(task.replaces, report)
+        self._leave()
+        times = {"watch": self._done.get(_WATCH, 0.0), "load": self._done.get(_LOAD, 0.0)}
+        times |= {"think": self._done.get(_THINK, 0.0), "write": self._done.get(_FIT, 0.0)}
+        for stage, spent in self._done.items():
+            _pace[stage] = max(0.02, spent)
+        self.report = {**report, "seconds": {**report["seconds"], **times}}
+
+    def _places(self, motion: Motion, scene: bpy.types.Scene, armature: bpy.types.Object) -> tuple[Place, ...]:
+        return tuple(
+            place.resolve(self._settings.place, armature, scene, self._first_frame, motion.take(take)[0], self._stance)
+            for take in range(len(motion.lengths))
+        )
+
+    def _blocks(self) -> tuple[bpy.types.Scene, bpy.types.Object]:
         scene, armature = bpy.data.scenes.get(self._scene), bpy.data.objects.get(self._armature)
         if scene is None or armature is None:
             gone = self._scene if scene is None else self._armature
             raise HeroError(f"'{gone}' was deleted or renamed meanwhile; nothing was changed.")
-        clip, thought = self._reading, time.perf_counter() - self._began
-        fit = self._settings.fit
-        self.report = _write(armature, motion, clip.name, clip.start, scene, fit, self._watch, thought)
+        return scene, armature
 
     def cancel(self) -> None:
-        """Ask it to stop; a later ``step`` raises Cancelled."""
+        """Stop: the next ``step`` raises Cancelled, and the threads come to their ends by themselves."""
         self._cancelled = True
         self.stage = "Cancelling"
-        if self._worker is not None:
-            self._worker.cancel()
+        for worker in self._others:
+            worker.cancel()
 
     def release(self) -> None:
         """Leave nothing in the file for now (before it is saved or undone); the next step goes on."""
-        self._reading.release()
+        if self._reading is not None:
+            self._reading.release()
 
     def close(self) -> None:
-        """Stop, and wait until no thread is left."""
+        """Stop; nobody waits for threads. ``job.stop_all`` does, before the add-on or Blender goes."""
         self.cancel()
         self.release()
-        if self._worker is not None:
-            self._worker.join()
+        reap()
+
+
+def _key(hero: Hero, clip: str) -> str:
+    from hero_core.cache import FeatureCache
+
+    return FeatureCache.key(hero, clip)
+
+
+def _instead(former: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The first new take under the name of the take that it replaces."""
+    old, new = bpy.data.actions.get(former), bpy.data.actions[report["action"]]
+    if old is not None and old != new:
+        takes.delete([old])
+        new.name = former
+        report["takes"][0]["action"] = report["action"] = new.name
+    return report

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ import numpy.typing as npt
 from hero_core import retarget
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
+from hero_core.place import Place
+from hero_core.place import put as place_on
+from hero_core.retarget import BoneKeys
 from hero_core.retarget.options import Options
+from hero_core.retarget.reduce import Curves, every_pose, few_keys
 from hero_core.retarget.solve import to_keys
 from hero_core.retarget.vrm import read_vrm
 
 from . import armature, bone_map, ik_rig, rigify
+
+Array = npt.NDArray[Any]
 
 RIG_SUFFIXES = (".blend", ".glb", ".gltf", ".vrm", ".fbx", ".bvh")
 
@@ -105,61 +112,108 @@ def retarget_motion(
     name: str = "HERO reaction",
     scene: bpy.types.Scene | None = None,
     options: Options | None = None,
+    place: Place | None = None,
+    stood: Array | None = None,
 ) -> dict[str, Any]:
     """Put one take on an armature as a new Action, assigned and bound; returns the report.
 
     The poses of the 20 fps motion stand at first_frame + i * frames_per_pose, by the rate of ``scene`` (the open one
-    where it is not given). Raises HeroError with nothing written.
+    where it is not given). ``place`` turns, moves and slows the motion; ``stood`` (4, 4) is the ``Rig.to_world`` for
+    which it is done, where that is not where the armature stands now. Raises HeroError with nothing written.
     """
-    started = time.perf_counter()
-    scene, options = scene or bpy.context.scene, options or Options()
-    bpy.context.view_layer.update()  # matrix_world of an object just moved or imported
-    rig = armature.read_rig(obj, first_frame)
-    read = time.perf_counter()
-    joints, contacts = motion.take(take), contacts_of(motion, take)
-    bones = bone_map.find(obj, rig)
-    left_alone: list[str] = []
-    if rigify.is_control_rig(obj):
-        keys = rigify.solve(obj, rig, joints, bones, options, contacts)
-    else:
-        posed = retarget.pose(joints, rig, bones, options, contacts)
-        keys = to_keys(posed, rig, bones, options)
-        chains, left_alone = ik_rig.find(obj, rig, bones)
-        if chains:
-            keys = ik_rig.steer(chains, rig, bones, posed, keys, options)
-    solved = time.perf_counter()
-    frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps
-    frames = first_frame + frames_per_pose * np.arange(keys.poses)
-    curves = armature.curves_of(obj, rig, keys, frames, options)
-    reduced = time.perf_counter()
-    action = armature.write_action(obj, keys, name, frames, curves)
-    written = time.perf_counter()
-    return {
-        "armature": obj.name,
-        "action": action.name,
-        "first_frame": first_frame,
-        "frames_per_pose": frames_per_pose,
-        "scale": keys.scale,
-        "map": keys.joints,
-        "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
-        "measures": keys.measures,
-        "contacts": keys.contacts,
-        "skipped": list(keys.skipped),
-        "left_alone": left_alone,
-        "keys": {
-            "poses": sum(keys.poses * values.shape[1] for each in curves.values() for values in each.channels.values()),
-            "written": sum(values.size for each in curves.values() for values in each.channels.values()),
-        },
-        "seconds": {
-            "read_rig": read - started,
-            "solve": solved - read,
-            "reduce_keys": reduced - solved,
-            "write_keys": written - reduced,
-        },
-    }
+    fitting = Fitting(obj, motion, take, first_frame, scene, options, place, stood)
+    fitting.work()
+    return fitting.write(obj, name)
 
 
-def contacts_of(motion: Motion, take: int) -> npt.NDArray[Any] | None:
+class Fitting:
+    """One take on its way to an armature, in three parts: reading (here), ``work`` in any thread, and ``write``.
+
+    For a control rig all of the solve is done while reading, for it looks at the rig's constraints.
+    """
+
+    def __init__(
+        self,
+        obj: bpy.types.Object,
+        motion: Motion,
+        take: int = 0,
+        first_frame: float = 1,
+        scene: bpy.types.Scene | None = None,
+        options: Options | None = None,
+        place: Place | None = None,
+        stood: Array | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        scene, place = scene or bpy.context.scene, place or Place()
+        self.options = replace(options or Options(), start=place.start)
+        bpy.context.view_layer.update()  # matrix_world of an object just moved or imported
+        self.rig = armature.read_rig(obj, first_frame)
+        if stood is not None:
+            self.rig = replace(self.rig, to_world=np.asarray(stood, np.float64))
+        read = time.perf_counter()
+        self._joints, self._contacts = place_on(motion.take(take), contacts_of(motion, take), place)
+        self.bones = bone_map.find(obj, self.rig)
+        self._modes = {bone.name: bone.rotation_mode for bone in obj.pose.bones}
+        self._chains, self._left_alone = [], []  # type: ignore[var-annotated]
+        self._keys: BoneKeys | None = None
+        if rigify.is_control_rig(obj):
+            self._keys = rigify.solve(obj, self.rig, self._joints, self.bones, self.options, self._contacts)
+        else:
+            self._chains, self._left_alone = ik_rig.find(obj, self.rig, self.bones)
+        self.first_frame = first_frame
+        self.frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps * place.time_scale
+        self._curves: dict[str, Curves] | None = None
+        self._seconds = {"read_rig": read - started, "solve": time.perf_counter() - read}
+
+    def work(self) -> None:
+        """The solve, and the keys; no bpy."""
+        started = time.perf_counter()
+        if self._keys is None:
+            posed = retarget.pose(self._joints, self.rig, self.bones, self.options, self._contacts)
+            self._keys = to_keys(posed, self.rig, self.bones, self.options)
+            if self._chains:
+                self._keys = ik_rig.steer(self._chains, self.rig, self.bones, posed, self._keys, self.options)
+        solved = time.perf_counter()
+        self._frames = self.first_frame + self.frames_per_pose * np.arange(self._keys.poses)
+        modes = {name: self._modes[name] for name in (*self._keys.rotations, *self._keys.locations)}
+        if self.options.reduce:
+            self._curves = few_keys(self._keys, self.rig, modes, self._frames, self.options)
+        else:
+            self._curves = every_pose(self._keys, modes, self._frames)
+        self._seconds["solve"] += solved - started
+        self._seconds["reduce_keys"] = time.perf_counter() - solved
+
+    def write(self, obj: bpy.types.Object, name: str) -> dict[str, Any]:
+        """The new Action, assigned and bound; returns the report. ``work`` has been done."""
+        keys, curves, bones, started = self._keys, self._curves, self.bones, time.perf_counter()
+        assert keys is not None and curves is not None
+        for bone, mode in self._modes.items():
+            if bone in curves and (bone not in obj.pose.bones or obj.pose.bones[bone].rotation_mode != mode):
+                raise HeroError(f"The rig '{obj.name}' was changed meanwhile; nothing was written, try again.")
+        action = armature.write_action(obj, keys, name, self._frames, curves)
+        return {
+            "armature": obj.name,
+            "action": action.name,
+            "first_frame": self.first_frame,
+            "frames_per_pose": self.frames_per_pose,
+            "scale": keys.scale,
+            "map": keys.joints,
+            "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
+            "measures": keys.measures,
+            "contacts": keys.contacts,
+            "skipped": list(keys.skipped),
+            "left_alone": self._left_alone,
+            "keys": {
+                "poses": sum(
+                    keys.poses * each.shape[1] for curve in curves.values() for each in curve.channels.values()
+                ),
+                "written": sum(each.size for curve in curves.values() for each in curve.channels.values()),
+            },
+            "seconds": {**self._seconds, "write_keys": time.perf_counter() - started},
+        }
+
+
+def contacts_of(motion: Motion, take: int) -> Array | None:
     """(N, 4) how sure the model is that left ankle, left foot, right ankle and right foot touch the floor, 0..1."""
     if motion.features is None:
         return None

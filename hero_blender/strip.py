@@ -86,7 +86,7 @@ class StripReading:
 
     def __init__(self, scene: bpy.types.Scene, strip: Any, num: int = NUM_FRAMES, size: int = SIZE) -> None:
         check_strip(scene, strip)
-        self.scene, self.name, self.size = scene, strip.name, size
+        self._scene, self.name, self.size = scene.name, strip.name, size
         self.start, self.end = compat.strip_range(strip)
         self.seconds = (self.end - self.start) * scene.render.fps_base / scene.render.fps
         self._at = [self.start + int(i) for i in sample_indices(self.end - self.start, num)]
@@ -94,6 +94,14 @@ class StripReading:
         self._boxes: list[Box | None] = []
         self._one_box: Box | None = None  # for all frames, once the strip is known to move over the canvas
         self._private: bpy.types.Scene | None = None
+
+    @property
+    def scene(self) -> bpy.types.Scene:
+        """By its name: undo makes references invalid."""
+        found = bpy.data.scenes.get(self._scene)
+        if found is None:
+            raise HeroError("The scene of the strip was deleted; nothing was changed.")
+        return found
 
     @property
     def count(self) -> int:

@@ -128,12 +128,14 @@ def _begun_at(solved: Pose, rig: Rig, options: Options) -> Pose:
 
 
 def stand(rig: Rig, bones: BoneMap) -> tuple[Array, Array]:
-    """Where a rig stands at rest: (3,) the floor below its hips, and (3,) the way it faces, scene, Y up."""
+    """Where a rig stands at rest: (3,) the floor below its hips, and (3,) the way it faces, scene, Y up.
+
+    The latter lies along the floor and has no length to speak of where the rest pose lies on its back or face.
+    """
     rest = _Rest(rig, bones)
     place = (rig.to_world @ np.append(rig.heads[bones.joints["pelvis"]], 1.0))[:3]
     place[1] = rig.to_world[1, 3] + rest.floor
-    ahead = (rig.to_world[:3, :3] @ rest.body[:, 2]) * [1.0, 0.0, 1.0]
-    return place, unit(ahead)
+    return place, unit(rig.to_world[:3, :3] @ rest.body[:, 2]) * [1.0, 0.0, 1.0]
 
 
 def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: Array | None) -> Pose:

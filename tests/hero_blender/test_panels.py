@@ -218,7 +218,7 @@ def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path
     model = str(write_tiny(tmp_path / "tiny"))
     operators.Running.reaction = reaction = Reaction(scene, strip, mixamo(bpy), Settings(model=model))
     found = drawn()
-    assert ("progress", "Watching the strip…") in found
+    assert ("progress", "Watching the clip…") in found
     assert ("operator", "hero.cancel") in found
     assert ("operator", "hero.react") not in found
     assert not bpy.ops.hero.react.poll()
