@@ -50,6 +50,18 @@ def strip_range(strip: Any) -> tuple[int, int]:
     return int(strip.frame_final_start), int(strip.frame_final_end)
 
 
+def strip_content(strip: Any) -> tuple[float, float]:
+    """Scene frame at which all that a strip holds begins, trimmed off or not, and how many frames it lasts untimed."""
+    if hasattr(strip, "content_start"):
+        return float(strip.content_start), float(strip.content_duration)
+    return float(strip.frame_start), float(strip.frame_duration)
+
+
+def retiming_frames(strip: Any) -> list[float]:
+    """Scene frames of a strip's retiming keys; [] where it has none."""
+    return [float(key.timeline_frame) for key in getattr(strip, "retiming_keys", ())]
+
+
 def strip_inputs(strip: Any) -> list[Any]:
     """The strips from which an effect strip is made."""
     given = [getattr(strip, name, None) for name in ("input_1", "input_2")]
