@@ -49,6 +49,7 @@ class Preset:
     spine      names that spine bones may have
     needs      names that rigs of this kind have, and others with the same names for the limbs do not
     own        it is the user's: it wins over the shipped ones
+    settings   (bone name, custom property) -> value that switches the rig over to the bones that are keyed
     """
 
     name: str
@@ -58,6 +59,7 @@ class Preset:
     spine: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     own: bool = False
+    settings: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
@@ -106,7 +108,8 @@ def load_presets(folder: Path | None = None) -> tuple[Preset, ...]:
 
     A file holds ``name``, ``sides`` ({"left": "_l", "right": "_r"}) and ``joints``: a joint, or a joint without its
     side ("hip"), to bone names in which {side} stands for the text of the side ({{ and }} for braces); ``spine``,
-    ``needs`` and ``controls`` at will. Files are read again when they have changed.
+    ``needs``, ``controls`` and ``settings`` (bone name to custom property to number) at will. Files are read again when
+    they have changed.
     Raises HeroError for a file that does not say this.
     """
     own, folder = folder is not None, folder or presets_folder()
@@ -136,7 +139,13 @@ def _read_preset(path: Path, own: bool, _time: int, _size: int) -> Preset:
                     raise TypeError(f"the bones of {joint} are no list")
                 names[full] = tuple(bone.format(side=sides.get(side, "")) for bone in bones)
         lists = [tuple(str(bone) for bone in data.get(key, ())) for key in ("spine", "needs")]
-        return Preset(str(data["name"]), names, dict(data.get("controls", {})), sides, lists[0], lists[1], own)
+        settings = {
+            (bone.format(side=side), str(key)): float(value)
+            for bone, properties in data.get("settings", {}).items()
+            for key, value in properties.items()
+            for side in sides.values() or ("",)
+        }
+        return Preset(str(data["name"]), names, dict(data.get("controls", {})), sides, *lists, own, settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
         raise HeroError(f"The rig preset '{path.name}' cannot be used ({err}); repair or remove it.") from err
 

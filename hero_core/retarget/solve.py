@@ -778,6 +778,9 @@ def to_keys(solved: Pose, rig: Rig, bones: BoneMap, options: Options | None = No
         {joint: rig.names[bones.joints[joint]] if joint in bones.joints else None for joint in JOINTS},
         still=tuple(rig.names[row] for row in sorted(still) if not rig.owned[row]),
         skipped=tuple(skipped),
+        settings={
+            (bone, f'["{key}"]'): value for (bone, key), value in bones.preset.settings.items() if bone in rig.index
+        },
         travel=travel,
         measures=dict(solved.measures),
         contacts=solved.contacts.named() if solved.contacts is not None else None,

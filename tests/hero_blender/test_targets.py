@@ -289,3 +289,31 @@ def test_scale_of_a_hundredth_and_a_quarter_turn_as_fbx_has_it(blend: Any) -> No
         got = unit(place(obj, "mixamorig:LeftLeg", frame) - place(obj, "mixamorig:LeftUpLeg", frame))
         want = unit(joints[pose, J["left_knee"]] - joints[pose, J["left_hip"]])
         assert np.degrees(np.arccos(np.clip(got @ want, -1, 1))) < 1.5
+
+
+def test_a_preset_switches_the_rig_over_to_the_bones_that_are_keyed(blend: Any) -> None:
+    """Auto-Rig Pro: FK controls are keyed, so its limbs have to follow them and not the IK controls."""
+    obj = mixamo(blend)
+    names = {"Hips": "c_root_master.x", "Neck": "c_neck.x", "Head": "c_head.x"}
+    names |= {f"Spine{number or ''}": f"c_spine_0{number + 1}.x" for number in range(3)}
+    for side, ending in (("Left", ".l"), ("Right", ".r")):
+        for own, theirs in (
+            ("Shoulder", "c_shoulder"), ("Arm", "c_arm_fk"), ("ForeArm", "c_forearm_fk"), ("Hand", "c_hand_fk"),
+            ("UpLeg", "c_thigh_fk"), ("Leg", "c_leg_fk"), ("Foot", "c_foot_fk"), ("ToeBase", "c_toes_fk"),
+        ):  # fmt: skip
+            names[side + own] = theirs + ending
+    for bone in list(obj.data.bones):
+        bone.name = names.get(bone.name.removeprefix("mixamorig:"), bone.name)
+    bpy.context.view_layer.objects.active = obj
+    bpy.ops.object.mode_set(mode="EDIT")
+    for name in ("c_hand_ik.l", "c_hand_ik.r", "c_foot_ik.l"):
+        added = obj.data.edit_bones.new(name)
+        added.head, added.tail = (0, 1, 0), (0, 1, 0.1)
+    bpy.ops.object.mode_set(mode="OBJECT")
+    for name in ("c_hand_ik.l", "c_foot_ik.l"):
+        obj.pose.bones[name]["ik_fk_switch"] = 0.0
+    report = put(obj, RAW)
+    assert {each["how"] for each in report["found"].values()} == {"preset Auto-Rig Pro, FK controls"}
+    bpy.context.scene.frame_set(int(report["first_frame"]))
+    assert obj.pose.bones["c_hand_ik.l"]["ik_fk_switch"] == obj.pose.bones["c_foot_ik.l"]["ik_fk_switch"] == 1.0
+    assert "ik_fk_switch" not in obj.pose.bones["c_hand_ik.r"]
