@@ -28,8 +28,9 @@ os.environ["BLENDER_USER_RESOURCES"] = _PROFILE
 import bpy  # noqa: E402
 import numpy as np  # noqa: E402
 
-from demo import mannequin, picture, stage  # noqa: E402
+from demo import mannequin, stage  # noqa: E402
 from hero_blender import compat, react  # noqa: E402
+from hero_core import picture  # noqa: E402
 from hero_core.errors import HeroError  # noqa: E402
 from hero_core.video import read_video  # noqa: E402
 

@@ -18,7 +18,8 @@ pytest.importorskip("av", reason="needs PyAV to read and write movies")
 
 from movies import write_movie  # noqa: E402
 
-from demo import mannequin, picture, stage  # noqa: E402
+from demo import mannequin, stage  # noqa: E402
+from hero_core import picture  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 

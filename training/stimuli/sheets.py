@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.picture import shrink, write_image
+from hero_core.picture import shrink, write_image
 
 
 def sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
