@@ -136,7 +136,7 @@ def think(frames: Array, seconds: float, settings: Settings, on_progress: Progre
     Raises HeroError where the length cannot be made, or the model is to choose it and does not know how.
     """
     hero = load_model(settings)
-    _length(hero, seconds, settings)  # before the clip is watched
+    length_of(hero, seconds, settings)  # before the clip is watched
     return _react(settings, None)(hero, _encode(hero, frames, settings, on_progress), seconds, on_progress)
 
 
@@ -146,7 +146,7 @@ def _encode(hero: Hero, frames: Array, settings: Settings, on_progress: Progress
     return features_cache(settings).encode(hero, frames)
 
 
-def _length(hero: Hero, seconds: float, settings: Settings) -> int | None:
+def length_of(hero: Hero, seconds: float, settings: Settings) -> int | None:
     """Frames of the reaction; None: the model chooses."""
     if settings.model_length and hero.length_head is None:
         raise HeroError("This model does not choose lengths; take that of the clip, or say how many seconds.")
@@ -164,7 +164,7 @@ def _react(settings: Settings, stance: Stance | None) -> Make:
     """How takes are made of what was seen of a clip, and of how many seconds it lasts."""
 
     def make(hero: Hero, features: VideoFeatures, seconds: float, on_progress: Progress | None) -> Motion:
-        length, start = _length(hero, seconds, settings), None if stance is None else stance.joints
+        length, start = length_of(hero, seconds, settings), None if stance is None else stance.joints
         motion = hero.react(
             features, settings.takes, length, settings.seed, on_progress, start=start, **settings.draw()
         )
@@ -584,7 +584,7 @@ class Reaction:
         def work(on_progress: Progress) -> Motion:
             seen = features
             if task is None:
-                _length(hero, seconds, settings)
+                length_of(hero, seconds, settings)
             if seen is None:
                 assert frames is not None
                 seen = _encode(hero, frames, settings, on_progress)
