@@ -330,6 +330,10 @@ def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str]) -> _Guess:
         if shape is not None and len(base[1]) < _FEW:
             base = "structure", shape.joints
     joints = dict(base[1])
+    for side in _SIDES:  # "Foot" is the ball of it where there is an ankle, and the ankle where there is not
+        ankle, foot = f"{side}_ankle", f"{side}_foot"
+        if ankle not in joints and foot in joints and by_word.get(ankle) == joints[foot]:
+            joints[ankle] = joints.pop(foot)
     how = dict.fromkeys(joints, base[0])
     sure = {joint: sureness(base[0], joint) for joint in joints}
     empty = {joint for joint, names in preset.names.items() if not names} if base[1] is by_preset else set()

@@ -21,7 +21,7 @@ SIDES = ("left", "right")
 
 _SIDE_WORDS = {
     "left": "left", "l": "left", "lft": "left", "lf": "left", "lt": "left",
-    "right": "right", "r": "right", "rgt": "right", "rt": "right", "rght": "right",
+    "right": "right", "r": "right", "rgt": "right", "rf": "right", "rt": "right", "rght": "right",
 }  # fmt: skip
 _SIDE_SIGNS = {"左": "left", "右": "right", "왼쪽": "left", "오른쪽": "right"}
 
@@ -45,7 +45,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     ),
     "knee": ("calf", "shin", "lower leg", "low leg", "knee", "tibia", "ひざ", "膝", "すね", "小腿"),
     "ankle": ("ankle", "foot", "足首", "脚踝", "脚"),
-    "foot": ("toe", "toes", "toe base", "ball", "foot ball", "toe root", "つま先", "爪先", "脚趾", "足先"),
+    "foot": ("toe", "toes", "toe base", "ball", "foot ball", "toe root", "つま先", "爪先", "脚趾", "脚尖", "足先"),
     # These depend on what else there is.
     "?shoulder": ("shoulder", "shldr", "肩", "어깨"),
     "?arm": ("arm", "팔"),
@@ -123,6 +123,9 @@ def split(name: str) -> Name:
             numbers.append(int(token[:9]))
         elif token.lower() in _SIDE_WORDS:
             sides.append(_SIDE_WORDS[token.lower()])
+        elif token in ("LU", "RU"):  # LUArm
+            sides.append(_SIDE_WORDS[token[0].lower()])
+            words.append("upper")
         else:
             for word in _cut(token.lower()):
                 if word in ("left", "right") or (len(word) == 1 and word in _SIDE_WORDS):
@@ -231,6 +234,8 @@ def _settle(seen: Mapping[str, list[tuple[float, int]]], parents: Sequence[int])
     shoulder, arm, palm, leg, hip = (seen.get(f"?{part}", []) for part in ("shoulder", "arm", "palm", "leg", "hip"))
     if arm and "shoulder" not in parts:
         parts["shoulder"] = arm
+    elif arm and "elbow" not in parts:
+        parts["elbow"] = arm
     if shoulder:
         if "shoulder" in parts and "collar" not in parts:
             parts["collar"] = shoulder

@@ -200,6 +200,54 @@ NAMES = {
 }  # fmt: skip
 
 
+# pelvis, hip, knee, ankle, foot, three of the spine, neck, head, collar, shoulder, elbow, wrist; then the sides.
+WILD = {
+    "LAFAN1": "Hips {}UpLeg {}Leg {}Foot {}Toe Spine Spine1 Spine2 Neck Head {}Shoulder {}Arm {}ForeArm {}Hand "
+    "Left Right",
+    "Bandai Namco": "Hips UpperLeg_{} LowerLeg_{} Foot_{} Toes_{} Spine Chest UpperChest Neck Head Shoulder_{} "
+    "UpperArm_{} LowerArm_{} Hand_{} L R",
+    "100STYLE": "Hips {}Hip {}Knee {}Ankle {}Toe Chest Chest2 Chest3 Neck Head {}Collar {}Shoulder {}Elbow {}Wrist "
+    "Left Right",
+    "Rokoko": "Hips {}Thigh {}Shin {}Foot {}Toe Spine1 Spine2 Spine3 Neck Head {}Shoulder {}Arm {}ForeArm {}Hand "
+    "Left Right",
+    "OptiTrack": "Hip {}Thigh {}Shin {}Foot {}Toe Ab Spine2 Chest Neck Head {}Shoulder {}UArm {}FArm {}Hand L R",
+    "Source": "ValveBiped.Bip01_Pelvis ValveBiped.Bip01_{}_Thigh ValveBiped.Bip01_{}_Calf ValveBiped.Bip01_{}_Foot "
+    "ValveBiped.Bip01_{}_Toe0 ValveBiped.Bip01_Spine ValveBiped.Bip01_Spine1 ValveBiped.Bip01_Spine2 "
+    "ValveBiped.Bip01_Neck1 ValveBiped.Bip01_Head1 ValveBiped.Bip01_{}_Clavicle ValveBiped.Bip01_{}_UpperArm "
+    "ValveBiped.Bip01_{}_Forearm ValveBiped.Bip01_{}_Hand L R",
+    "Advanced Skeleton": "Root_M Hip_{} Knee_{} Ankle_{} Toes_{} Spine1_M Spine2_M Chest_M Neck_M Head_M Scapula_{} "
+    "Shoulder_{} Elbow_{} Wrist_{} L R",
+    "Maya": "C_pelvis_jnt {}_hip_jnt {}_knee_jnt {}_ankle_jnt {}_ball_jnt C_spine01_jnt C_spine02_jnt C_spine03_jnt "
+    "C_neck_jnt C_head_jnt {}_clavicle_jnt {}_shoulder_jnt {}_elbow_jnt {}_wrist_jnt L R",
+    "R15": "LowerTorso {}UpperLeg {}LowerLeg {}Foot {}ToeBase Waist UpperTorso Chest Neck Head {}Clavicle {}UpperArm "
+    "{}LowerArm {}Hand Left Right",
+    "Synty": "Hips UpperLeg_{} LowerLeg_{} Ankle_{} Ball_{} Spine_01 Spine_02 Spine_03 Neck Head Clavicle_{} "
+    "Shoulder_{} Elbow_{} Hand_{} L R",
+    "Quaternius": "Hips UpperLeg.{} LowerLeg.{} Foot.{} Toes.{} Abdomen Torso Chest Neck Head Shoulder.{} UpperArm.{} "
+    "LowerArm.{} Palm.{} L R",
+    "CAT": "CATPelvis CAT{}LegThigh CAT{}LegCalf CAT{}LegAnkle CAT{}LegToe CATSpine1 CATSpine2 CATRibcage CATNeck "
+    "CATHead CAT{}ArmCollarbone CAT{}ArmUpperArm CAT{}ArmForearm CAT{}ArmPalm L R",
+    "Human3.6M": "Hip {}Hip {}Knee {}Foot {}ToeBase Spine Spine1 Thorax Neck Head {}Collar {}Shoulder {}Elbow {}Wrist "
+    "L R",
+    "German": "Becken Oberschenkel_{} Unterschenkel_{} Fuss_{} Zehen_{} Wirbel1 Wirbel2 Brust Hals Kopf Schluessel_{} "
+    "Oberarm_{} Unterarm_{} Hand_{} L R",
+    "Spanish": "cadera muslo_{} pierna_{} pie_{} dedos_{} columna1 columna2 pecho cuello cabeza clavicula_{} brazo_{} "
+    "antebrazo_{} mano_{} izq der",
+    "Chinese": "骨盆 {}大腿 {}小腿 {}脚 {}脚尖 脊椎1 脊椎2 胸 脖子 头 {}锁骨 {}上臂 {}前臂 {}手 左 右",
+}
+
+
+@pytest.mark.parametrize("kind", WILD)
+def test_conventions_that_have_no_preset(kind: str) -> None:
+    *names, left, right = WILD[kind].split()
+    middle = dict(zip(("spine1", "spine2", "spine3", "neck", "head"), names[5:10], strict=True))
+    wanted = {"pelvis": names[0], **middle}
+    for side, text in (("left", left), ("right", right)):
+        for part, name in zip(PARTS, names[1:5] + names[10:], strict=True):
+            wanted[f"{side}_{part}"] = name.format(text)
+    assert found(named(wanted)) == wanted
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_words_are_enough_without_a_preset(kind: str) -> None:
     tag, parts = NAMES[kind]
