@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import bpy
+import numpy as np
 
 # --- Properties ---
 
@@ -192,3 +193,42 @@ def push_down(owner: bpy.types.ID, action: bpy.types.Action, slot: Any | None, n
     strip.frame_start, strip.frame_end = first, max(last, first + 1)
     strip.extrapolation = "NOTHING"
     return strip
+
+
+def _clip_strip(owner: bpy.types.ID, action: bpy.types.Action) -> bpy.types.NlaStrip | None:
+    """The NLA strip by which an action is played, where it is not the active one."""
+    data = owner.animation_data
+    if data is None or data.action == action:
+        return None
+    strips = [strip for track in data.nla_tracks for strip in track.strips if strip.action == action]
+    return next((strip for strip in strips if not strip.mute), strips[0] if strips else None)
+
+
+def frame_in_action(owner: bpy.types.ID, action: bpy.types.Action, frame: float) -> float:
+    """The frame of an action that is played at a frame of the scene."""
+    strip = _clip_strip(owner, action)
+    if strip is None:
+        return frame
+    return strip.action_frame_start + (frame - strip.frame_start) / (strip.scale or 1.0)
+
+
+def frame_in_scene(owner: bpy.types.ID, action: bpy.types.Action, frame: float) -> float:
+    """The frame of the scene at which a frame of an action is played."""
+    strip = _clip_strip(owner, action)
+    if strip is None:
+        return frame
+    return strip.frame_start + (frame - strip.action_frame_start) * (strip.scale or 1.0)
+
+
+def selected_key_frames(action: bpy.types.Action, owner: bpy.types.ID) -> Any:
+    """(K,) frames of the selected keys of an action; none where all are, as all new ones are."""
+    found, everything = [np.zeros(0)], 0
+    for curve in fcurves_of(action, owner):
+        count = len(curve.keyframe_points)
+        places, chosen = np.empty(2 * count), np.zeros(count, bool)
+        curve.keyframe_points.foreach_get("co", places)
+        curve.keyframe_points.foreach_get("select_control_point", chosen)
+        found.append(places[::2][chosen])
+        everything += count
+    frames = np.concatenate(found)
+    return frames if len(frames) < everything else found[0]

@@ -28,7 +28,7 @@ from hero_core.place import Place
 from hero_core.retarget.options import Options
 from hero_core.video import VideoClip, read_video
 
-from . import compat, place, rigfile, takes, torch_folder
+from . import compat, place, rigfile, takes, torch_folder, why
 from .job import Worker, busy, reap
 from .place import Choice
 from .stance import Stance, pose_of_object, put_back, read_stance
@@ -57,6 +57,7 @@ class Settings:
     guidance, residual_guidance  how closely it keeps to the clip; None = as the model wants
     temperature, topk            see ``hero_core.record.Draw``
     place         when, where and which way round
+    preview_first  the takes are shown as a skeleton, and only what is chosen then is keyed
     cache         folder of what was seen of clips, ``cache_megabytes`` large at most; None = memory only
     """
 
@@ -77,6 +78,7 @@ class Settings:
     place: Choice = field(default_factory=Choice)
     cache: str | None = None
     cache_megabytes: int = 64
+    preview_first: bool = False
 
     def draw(self) -> dict[str, Any]:
         """What all verbs of ``Hero`` take."""
@@ -365,9 +367,10 @@ def react_video(
     armature: bpy.types.Object | None,
     settings: Settings,
     on_progress: Progress | None = None,
+    path: str = "",
 ) -> dict[str, Any]:
-    """The same for a movie file, or for what ``hero_core.video.read_video`` has read of it."""
-    return straight(Reaction(scene, clip, armature, settings, name=name, start=first_frame), on_progress)
+    """The same for a movie file, or for what ``hero_core.video.read_video`` has read of the one at ``path``."""
+    return straight(Reaction(scene, clip, armature, settings, name=name, start=first_frame, path=path), on_progress)
 
 
 def straight(reaction: Reaction, on_progress: Progress | None = None) -> dict[str, Any]:
@@ -388,9 +391,10 @@ def straight(reaction: Reaction, on_progress: Progress | None = None) -> dict[st
 class Task:
     """What else than React a ``Reaction`` can do, with the clip of a take that is there.
 
-    clip   fingerprint of the clip: where it was seen before it is not watched again
-    make   the motion
-    about  what is written down; places, names and where it stood, are those of the take where they are given
+    clip      fingerprint of the clip: where it was seen before it is not watched again
+    make      the motion
+    about     what is written down; places and names follow when the motion is there
+    replaces  name of the take that goes when the new one is there; "" = none
     """
 
     name: str
@@ -398,7 +402,9 @@ class Task:
     make: Make
     about: About
     first_frame: int
-    replaces: str = ""
+    replaces: str
+    places: Callable[[Motion], tuple[Place, ...]]
+    names: Callable[[Motion], tuple[str, ...] | None]
 
 
 # Seconds that the stages last, to begin with; what they last here is learnt.
@@ -427,6 +433,7 @@ class Reaction:
         *,
         name: str = "",
         start: int = 0,
+        path: str = "",
         task: Task | None = None,
     ) -> None:
         armature = check(armature, settings)
@@ -438,7 +445,7 @@ class Reaction:
         self._video = clip if isinstance(clip, VideoClip) else None
         self._file = clip if isinstance(clip, str) else None
         self._reading = StripReading(scene, clip) if not isinstance(clip, (VideoClip, str, type(None))) else None
-        self._source = self._source_of(name, start)
+        self._source = self._source_of(name, start, path)
         self._first_frame = task.first_frame if task else settings.place.first_frame(self._source.start, scene)
         self._stance: Stance | None = None
         if task is None and settings.place.start_pose:
@@ -449,15 +456,16 @@ class Reaction:
         self._done: dict[str, float] = {}
         self._begun = time.perf_counter()
         self._furthest = 0.0
+        self._shares: list[Array] = []
         self._steps = self._run()
 
-    def _source_of(self, name: str, start: int) -> Source:
+    def _source_of(self, name: str, start: int, path: str) -> Source:
         if self._task is not None:
             return self._task.about.source
         if self._reading is not None:
             reading = self._reading
             return Source(reading.name, "strip", "", self._scene, reading.start, reading.seconds)
-        path = self._file or ""
+        path = path or self._file or ""
         seconds = self._video.duration if self._video is not None else 0.0
         return Source(name or Path(path).stem, "file", path, self._scene, start, seconds)
 
@@ -538,7 +546,10 @@ class Reaction:
         self._enter(_THINK)
         motion = yield from self._think(hero, features, frames, seconds)
         self._enter(_FIT)
-        yield from self._write(motion)
+        if settings.preview_first and task is None:
+            self._show(motion)
+        else:
+            yield from self._write(motion)
 
     def _wait(self, worker: Worker[Any]) -> Iterator[None]:
         self._worker = worker
@@ -595,6 +606,7 @@ class Reaction:
                 )
             motion = make(hero, seen, seconds, on_progress)
             _Kept.last = motion, seen
+            self._shares = why.look(hero, seen, motion)
             return motion
 
         worker = Worker(work)
@@ -606,9 +618,7 @@ class Reaction:
         settings, task = self._settings, self._task
         scene, armature = self._blocks()
         if task is not None:
-            about = task.about
-            if not about.places:
-                about = replace(about, places=self._places(motion, scene, armature))
+            about = replace(task.about, places=task.places(motion), names=task.names(motion))
         else:
             about = About(self._source, settings, places=self._places(motion, scene, armature))
         fittings: list[rigfile.Fitting] = []
@@ -630,6 +640,7 @@ class Reaction:
         scene, armature = self._blocks()
         name = self._source.name
         report = write_takes(armature, motion, name, self._first_frame, scene, settings.fit, about, fittings)
+        why.keep_all(report, self._shares, self._source)
         if task is not None and task.replaces:
             report = _instead(task.replaces, report)
         self._leave()
@@ -638,6 +649,15 @@ class Reaction:
         for stage, spent in self._done.items():
             _pace[stage] = max(0.02, spent)
         self.report = {**report, "seconds": {**report["seconds"], **times}}
+
+    def _show(self, motion: Motion) -> None:
+        from . import preview
+
+        scene, armature = self._blocks()
+        about = About(self._source, self._settings, places=self._places(motion, scene, armature))
+        fit = self._settings.fit
+        preview.show(scene, armature, motion, 0, self._first_frame, fit, about, shares=self._shares)
+        self.report = {"armature": armature.name, "first_frame": self._first_frame, "takes": [], "seconds": {}}
 
     def _places(self, motion: Motion, scene: bpy.types.Scene, armature: bpy.types.Object) -> tuple[Place, ...]:
         return tuple(

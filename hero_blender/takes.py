@@ -16,6 +16,7 @@ import json
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -34,7 +35,7 @@ Array = npt.NDArray[Any]
 
 KEY, MOTION = "hero", "hero_motion"
 VERSION = 1
-_CONTACTS = slice(259, 263)
+CONTACTS = slice(259, 263)
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def motion_of(action: bpy.types.Action) -> Motion:
     joints = data["joints"]
     features = data.get("features")
     if features is None and "contacts" in data:
-        features = np.zeros((len(joints), _CONTACTS.stop), np.float32)
-        features[:, _CONTACTS] = data["contacts"]
+        features = np.zeros((len(joints), CONTACTS.stop), np.float32)
+        features[:, CONTACTS] = data["contacts"]
     tokens = data.get("tokens")
     return Motion(
         joints[None],
@@ -182,7 +183,7 @@ def _packed(motion: Motion, index: int) -> Any:
     if motion.features is not None:
         rows = np.asarray(motion.features[index, :n], np.float32)
         drawn = record is not None and not record.edits and not record.start
-        data |= {"contacts": rows[:, _CONTACTS]} if drawn or motion.tokens is None else {"features": rows}
+        data |= {"contacts": rows[:, CONTACTS]} if drawn or motion.tokens is None else {"features": rows}
     file = io.BytesIO()
     np.savez_compressed(file, **data)
     raw = file.getvalue()
@@ -201,6 +202,21 @@ def _unpacked(action: bpy.types.Action) -> dict[str, Array]:
     except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise HeroError(f"The take '{action.name}' has lost its motion ({err}); make a new take.") from err
     return data
+
+
+# --- Their clips ---
+
+
+def clip_of(source: Source) -> Any | None:
+    """The strip that a take reacts to, or the path of its file; None where it is not there any more."""
+    if source.kind == "strip":
+        scene = bpy.data.scenes.get(source.scene)
+        strips = compat.all_strips_of(scene) if scene is not None else ()
+        return strips.get(source.name) if strips else None
+    if source.kind == "file" and source.path:
+        path = bpy.path.abspath(source.path)
+        return path if Path(path).is_file() else None
+    return None
 
 
 # --- Of a character ---
