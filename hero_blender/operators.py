@@ -114,6 +114,9 @@ class HERO_OT_react(bpy.types.Operator):
 
     def _tell(self, report: dict[str, Any]) -> set[OperatorReturnItems]:
         names = ", ".join(f"'{take['action']}'" for take in report["takes"])
+        if not names:
+            self.report({"INFO"}, f"'{report['armature']}' shows a preview; press Key It where you like what you see")
+            return {"FINISHED"}
         self.report({"INFO"}, f"'{report['armature']}' reacts from frame {report['first_frame']} on: {names}")
         return {"FINISHED"}
 

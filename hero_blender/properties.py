@@ -66,6 +66,11 @@ class HeroProperties(bpy.types.PropertyGroup):
         step=20,
         precision=1,
     )
+    preview_first: bpy.props.BoolProperty(  # type: ignore[valid-type]
+        name="Preview First",
+        description="Show the takes as a skeleton in the viewport; nothing is keyed until you press Key It",
+        default=False,
+    )
     preserve: bpy.props.FloatProperty(  # type: ignore[valid-type]
         name="Preserve",
         description="What stays where the character's proportions differ: 0 keeps the directions of the limbs, "
@@ -188,6 +193,7 @@ def settings_of(context: bpy.types.Context) -> Settings:
         dtype=general.precision.lower(),
         torch=general.torch_folder,
         fit=fit_of(chosen),
+        preview_first=chosen.preview_first,
     )
 
 

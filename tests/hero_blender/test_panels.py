@@ -17,13 +17,24 @@ bpy = pytest.importorskip("bpy")
 from characters import mixamo  # noqa: E402
 
 import hero_blender  # noqa: E402
-from hero_blender import bone_list, bone_map, compat, operators, panels, preferences, properties, torch_folder  # noqa: E402
+from hero_blender import (  # noqa: E402
+    bone_list,
+    bone_map,
+    compat,
+    operators,
+    panels,
+    preferences,
+    preview,
+    properties,
+    torch_folder,
+    why,
+)
 from hero_core.retarget.options import Options  # noqa: E402
 
 FIT = {
     "preserve", "pin_feet", "smooth", "limits", "root", "in_place", "controls", "reduce", "angle", "distance", "action",
 }  # fmt: skip
-MODULES = (bone_list, bone_map, operators, panels, preferences, properties)
+MODULES = (bone_list, bone_map, operators, panels, preferences, preview, properties, why)
 
 
 @pytest.fixture
@@ -55,7 +66,7 @@ def test_register_and_unregister_leave_nothing(blend: Any) -> None:
         hero_blender.register()
         assert hasattr(bpy.types.Scene, "hero")
         assert hasattr(bpy.types, "HERO_OT_react")
-        assert len(handlers()["load_pre"]) == len(before["load_pre"]) + 1
+        assert len(handlers()["load_pre"]) == len(before["load_pre"]) + 2
         hero_blender.unregister()
         assert not hasattr(bpy.types.Scene, "hero")
         assert handlers() == before
@@ -363,4 +374,4 @@ def test_choices_are_saved_and_the_moment_is_not(addon: Any, tmp_path: Path) -> 
     bpy.ops.wm.open_mainfile(filepath=path)
     assert bpy.context.scene.hero.seed == 12
     names = {prop.identifier for prop in bpy.context.scene.hero.bl_rna.properties} - {"rna_type", "name"}
-    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds"} | FIT
+    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds", "preview_first"} | FIT
