@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +40,8 @@ class Clip:
 
     def __init__(self, path: Path, size: tuple[int, int], trim: bool = False) -> None:
         """size: (W, H) that the pictures are fitted into, with their shape kept. trim: no bars above and below."""
+        import av  # not before it is needed: the extension is enabled without it
+
         self.times: list[float] = []
         self.pictures: list[Image] = []
         with av.open(str(path)) as container:
@@ -77,6 +78,8 @@ def place(picture: Image, size: tuple[int, int]) -> Image:
 
 def read_image(path: Path) -> Image:
     """(H, W, 3) of an image file."""
+    import av
+
     with av.open(str(path)) as container:
         frame: Any = next(container.decode(video=0))
         out: Image = frame.to_ndarray(format="rgb24")
@@ -84,6 +87,8 @@ def read_image(path: Path) -> Image:
 
 
 def write_image(path: Path, picture: Image) -> None:
+    import av
+
     with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
         stream: Any = container.add_stream("png")
         stream.height, stream.width, stream.pix_fmt = picture.shape[0], picture.shape[1], "rgb24"
@@ -93,6 +98,8 @@ def write_image(path: Path, picture: Image) -> None:
 
 def write_movie(path: Path, pictures: Iterable[Image], fps: Fraction) -> None:
     """H.264 that every player and web browser shows."""
+    import av
+
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream: Any = None
         for picture in pictures:
