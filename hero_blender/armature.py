@@ -180,7 +180,9 @@ def write_action(
         for bone_name, curve in curves.items():
             for channel, values in curve.channels.items():
                 slopes = curve.slopes[channel] if curve.slopes is not None else None
-                _write_curves(place, bones[bone_name].path_from_id(channel), bone_name, curve.frames, values, slopes)
+                reaches = curve.reaches[channel] if curve.reaches is not None else None
+                path = bones[bone_name].path_from_id(channel)
+                _write_curves(place, path, bone_name, curve.frames, values, slopes, reaches)
         for bone_name in keys.still:
             bone = bones[bone_name]
             if not np.allclose(np.array(bone.matrix_basis), np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
@@ -225,11 +227,19 @@ def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:
     return found if among is None else found & among
 
 
-def _write_curves(place: Any, path: str, group: str, frames: Array, values: Array, slopes: Array | None = None) -> None:
+def _write_curves(
+    place: Any,
+    path: str,
+    group: str,
+    frames: Array,
+    values: Array,
+    slopes: Array | None = None,
+    reaches: Array | None = None,
+) -> None:
     """One curve for each column of (K, C) values, all keys at once: keyframe_insert is 20 times slower.
 
-    With (K, 2, C) ``slopes`` handles lie along them and reach over a third of the way to the next key, so that
-    Blender's curve is the cubic that they say. They are aligned where the slopes before and after a key are the same.
+    With (K, 2, C) ``slopes`` handles lie along them and reach over (K, 2, C) ``reaches`` frames, or without those over
+    a third of the way to the next key. They are aligned where the slopes before and after a key are the same.
     """
     count = len(frames)
     automatic = slopes is None or count < 2
@@ -242,7 +252,7 @@ def _write_curves(place: Any, path: str, group: str, frames: Array, values: Arra
     points = np.empty((count, 2), np.float32)
     points[:, 0] = frames
     gaps = np.diff(frames) / 3 if count > 1 else np.ones(1)
-    left, right = np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:])
+    thirds = np.stack([np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:])], 1)
     for index in range(values.shape[1]):
         points[:, 1] = values[:, index]
         curve = compat.new_fcurve(place, path, index, group)
@@ -253,7 +263,8 @@ def _write_curves(place: Any, path: str, group: str, frames: Array, values: Arra
         keys.foreach_set("handle_left_type", handles)
         keys.foreach_set("handle_right_type", handles)
         if slopes is not None and not automatic:
-            for number, (side, reach) in enumerate((("left", -left), ("right", right))):
+            for number, (side, sign) in enumerate((("left", -1), ("right", 1))):
+                reach = sign * (reaches[:, number, index] if reaches is not None else thirds[:, number])
                 ends = np.stack([frames + reach, values[:, index] + slopes[:, number, index] * reach], -1)
                 keys.foreach_set(f"handle_{side}", ends.astype(np.float32).ravel())
         curve.update()

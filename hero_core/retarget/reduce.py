@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fewer keys: Bezier curves through few poses that stay within a tolerance of the motion.
 
-All channels of a bone are keyed at the same poses. Between two keys each channel is a cubic with a slope at each key,
-which is what Blender makes of a Bezier segment whose handles reach over a third of it. Values and slopes are the least
-squares fit to all poses, for all bones at once (one tridiagonal system), with more weight where the fit is worst, so
-that the greatest error falls (Lawson 1961). Keys are added where that is still above the tolerance and taken out again
-where they turn out not to be needed. The slopes before and after a key may differ, as feet that come to stand have
-corners in their motion; at the end they are made the same wherever the tolerance allows it.
+All channels of a bone are keyed at the same poses. At each key a channel has one slope, so its handles are in line and
+the curve has no corners; how far each handle reaches is fitted, too, between a twentieth and a half of the way to the
+next key. A quick turn, as that of a foot that comes to stand, is made by a short handle. Free handles are worth a
+third of the keys that the same curves need with handles of a third of the way, and as much as corners at every key.
+
+1. Where keys stand at first is found for each bone by itself: the fewest segments that are near enough, by dynamic
+   programming over all pairs of places at most ``_LONGEST`` poses apart.
+2. Values, slopes and handles are the least squares fit to all poses, for all bones at once (Gauss-Newton steps: the
+   handles are eliminated from each segment, which leaves one block tridiagonal system), with more weight where the fit
+   is worst, so that the greatest error falls (Lawson 1961). Keys are added where it is still above the tolerance.
+3. Keys are taken out where the curve between their neighbours, with handles fitted to that, would hardly be worse, and
+   the fit begins again.
 
 What counts is not the channel but what it moves: how far the bone turns away, and how far hands, feet and head are
 carried off by all bones above them together. That is followed to the first order, which is exact enough for errors of
@@ -29,9 +35,9 @@ from .rotations import EULER_ORDERS, continuous, to_axis_angle, to_euler, to_mat
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
+_STILL, _MOVING = (0.01, 0.14), (0.08, 1.0)
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
-_ROUNDS = 16
+_ROUNDS = 60
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,14 @@ class Curves:
     channels   Blender's name of a channel -> (K, C) values
     slopes     the same names -> (K, 2, C) change for each frame before and after the key, by which the handles lie;
                None for automatic handles
+    reaches    the same names -> (K, 2, C) frames over which the handles before and after the key reach; None: a third
+               of the way to the next key
     """
 
     frames: Array
     channels: dict[str, Array]
     slopes: dict[str, Array] | None = None
+    reaches: dict[str, Array] | None = None
 
     def at(self, frames: Array) -> dict[str, Array]:
         """Channel -> (N, C) values at N ascending frames, where there are slopes or a key at each of the frames."""
@@ -55,8 +64,19 @@ class Curves:
         if self.slopes is None:
             rows = np.searchsorted(self.frames, frames - 1e-6)
             return {name: values[rows] for name, values in self.channels.items()}
-        layout = _Layout(np.ones((1, len(self.frames)), bool), self.frames, frames)
-        return {name: _evaluate(layout, values, self.slopes[name])[0] for name, values in self.channels.items()}
+        found = {}
+        gaps = np.diff(self.frames)[:, None]
+        for name, values in self.channels.items():
+            slopes, count = self.slopes[name], values.shape[1]
+            if self.reaches is None:
+                shares = np.full((2, count, len(gaps)), 1 / 3)
+            else:
+                shares = np.stack([(self.reaches[name][:-1, 1] / gaps).T, (self.reaches[name][1:, 0] / gaps).T])
+            layout = _Layout(np.ones((count, len(self.frames)), bool), self.frames, frames)
+            before, after = slopes[:, 0].T.ravel(), slopes[:, 1].T.ravel()
+            shape = _Shape(layout, values.T.ravel(), before, after, shares.reshape(2, -1))
+            found[name] = shape.points.reshape(count, -1).T
+        return found
 
 
 def rotation_channel(mode: str, quaternions: Array) -> tuple[str, Array]:
@@ -176,125 +196,198 @@ def _whole(frames: Array) -> Array:
 
 
 class _Layout:
-    """Where keys stand, for T tracks of G places for keys: (T, G) ``mask``, True at the first and the last at least.
+    """Where keys stand, for R curves of G places for keys: (R, G) ``mask``, True at the first and the last at least.
 
-    All keys of all tracks are counted through, M of them; flat arrays over the N poses run through the tracks, F = T N.
+    All keys of all curves are counted through, M of them, and all S segments between them; flat arrays over the N poses
+    run through the curves, F = R N.
     """
 
     def __init__(self, mask: Array, places: Array, frames: Array) -> None:
-        self.tracks, self.length = len(mask), len(frames)
-        self.track, self.place = np.nonzero(mask)  # (M,) each
-        self.first = np.searchsorted(self.track, np.arange(self.tracks))  # the first key of each track
+        self.curve, self.place = np.nonzero(mask)  # (M,) each
+        first = np.searchsorted(self.curve, np.arange(len(mask)))  # the first key of each curve
         self.frame = places[self.place]
-        counts = np.cumsum(mask, 1)  # (T, G) keys so far
-        # (T, N) the key at which the segment begins in which a pose lies; the last pose lies in the last segment
+        counts = np.cumsum(mask, 1)  # (R, G) keys so far
+        # (R, N) the key at which the segment begins in which a pose lies; the last pose lies in the last segment
         before = np.maximum(np.searchsorted(places, frames + 1e-9, side="right") - 1, 0)
         inside = np.clip(counts[:, before] - 1, 0, counts[:, -1:] - 2)
-        self.start = (inside + self.first[:, None]).ravel()  # (F,)
-        self.segment = self.start - np.repeat(np.arange(self.tracks), self.length)  # counted through, too
-        reach = self.frame[self.start + 1] - self.frame[self.start]
-        # (4, F) what the two values and slopes of its segment add to a pose
-        u = (np.tile(frames, self.tracks) - self.frame[self.start]) / reach
-        v = 1.0 - u
-        self.basis = np.stack(
-            [(1 + 2 * u) * v * v, reach * u * v * v, u * u * (3 - 2 * u), -reach * u * u * v]
-        )  # (4, F)
-        inner = np.ones(len(self.track), bool)
-        inner[np.append(self.first[1:], len(inner)) - 1] = False
-        self.opens = np.flatnonzero(inner)  # keys that begin a segment
+        self.start = (inside + first[:, None]).ravel()  # (F,)
+        self.segment = self.start - np.repeat(np.arange(len(mask)), len(frames))  # counted through, too
+        self.gap = self.frame[self.start + 1] - self.frame[self.start]  # (F,)
+        self.share = np.clip((np.tile(frames, len(mask)) - self.frame[self.start]) / self.gap, 0.0, 1.0)
+        inner = np.ones(len(self.curve), bool)
+        inner[np.append(first[1:], len(inner)) - 1] = False
+        self.opens = np.flatnonzero(inner)  # (S,) keys that begin a segment
         begin = np.searchsorted(self.segment, np.arange(len(self.opens) + 1))
         self.empty = begin[:-1] == begin[1:]  # between two keys side by side there may be no pose
+        self.full = not self.empty.any()
         self.begin = np.minimum(begin[:-1], len(self.segment) - 1)
-        # (M,) a pose beside each key, in the flat arrays
-        self.nearest = self.track * self.length + np.minimum(
-            np.searchsorted(frames, self.frame - 1e-9), self.length - 1
-        )
+
+    def sums(self, values: Array) -> Array:
+        """(..., S) the sums of (..., F) values in each segment."""
+        found = np.add.reduceat(values, self.begin, axis=-1)
+        return found if self.full else np.where(self.empty, 0.0, found)
 
     def most(self, values: Array) -> Array:
         """(S,) the greatest of (F,) values in each segment, 0 where it holds no pose."""
         return np.where(self.empty, 0.0, np.maximum.reduceat(values, self.begin))
 
 
-def _evaluate(layout: _Layout, values: Array, slopes: Array) -> Array:
-    """(T, N, C) the curves at each pose from (M, C) values and (M, 2, C) slopes."""
-    a, b, c, d = layout.basis[:, :, None]
-    here, after = layout.start, layout.start + 1
-    flat = a * values[here]
-    flat += b * slopes[here, 1]
-    flat += c * values[after]
-    flat += d * slopes[after, 0]
-    return np.asarray(flat.reshape(layout.tracks, layout.length, -1))
+class _Shape:
+    """Bezier segments at the poses, (F,) ``points``, and how these change with what shapes the segments.
 
-
-def _fit(layout: _Layout, wanted: Array, weights: Array, drift: Array) -> tuple[Array, Array]:
-    """(M, C) values and (M, 2, C) slopes before and after of the least squares fit to (F, C) ``wanted``.
-
-    ``weights``: (F,). ``drift``: (M, C) slopes of the poses themselves, towards which slopes are drawn a little:
-    between two keys side by side nothing else tells them, and a curve has corners only where they are worth it.
+    values (M,), slopes before and after each key (M,), handles (2, S): share of a segment over which the handle at its
+    begin and that at its end reach, at most a half.
     """
-    columns = wanted.shape[1]
-    weighted = layout.basis * weights  # (4, F)
-    products = np.empty((10 + 4 * columns, len(weights)))
-    for row, (i, j) in enumerate(_PAIRS):
-        np.multiply(weighted[i], layout.basis[j], out=products[row])
-    np.multiply(weighted[:, None], wanted.T, out=products[10:].reshape(4, columns, -1))
-    sums = np.where(layout.empty, 0.0, np.add.reduceat(products, layout.begin, axis=1))
-    square = {pair: sums[row] for row, pair in enumerate(_PAIRS)}  # value, slope, value, slope
-    first, slope_first, last, slope_last = sums[10:].reshape(4, columns, -1)  # (C, S) each
-    here, after = layout.opens, layout.opens + 1
-    # The slopes belong to one segment alone: they are eliminated there, which leaves a chain of values.
-    p, q, r = square[1, 1] + _PULL, square[1, 3], square[3, 3] + _PULL
-    scale = 1.0 / (p * r - q * q)
-    p, q, r = p * scale, q * scale, r * scale  # inverse is [[r, -q], [-q, p]]
-    one, two = slope_first + _PULL * drift[here].T, slope_last + _PULL * drift[after].T
-    one, two = r * one - q * two, p * two - q * one
-    b0, d0, b1, d1 = square[0, 1], square[0, 3], square[1, 2], square[2, 3]
-    to_b0, to_d0, to_b1, to_d1 = r * b0 - q * d0, p * d0 - q * b0, r * b1 - q * d1, p * d1 - q * b1
-    count = len(layout.track)
-    diagonal, beside, right = np.full(count, 1e-9), np.zeros(count), 1e-9 * wanted[layout.nearest].T
-    diagonal[here] += square[0, 0] - b0 * to_b0 - d0 * to_d0
-    diagonal[after] += square[2, 2] - b1 * to_b1 - d1 * to_d1
-    beside[here] = square[0, 2] - b0 * to_b1 - d0 * to_d1
-    right[:, here] += first - b0 * one - d0 * two
-    right[:, after] += last - b1 * one - d1 * two
-    values = _chain(diagonal, beside, right)
-    slopes = np.zeros((2, columns, count))
-    slopes[1][:, here] = one - to_b0 * values[:, here] - to_b1 * values[:, after]
-    slopes[0][:, after] = two - to_d0 * values[:, here] - to_d1 * values[:, after]
-    return values.T, np.moveaxis(slopes, -1, 0)
+
+    def __init__(
+        self, layout: _Layout, values: Array, before: Array, after: Array, handles: Array, near: Array | None = None
+    ) -> None:
+        first, last = handles[:, layout.segment]
+        # Where on the segment a frame is: u = 3 (1-t)^2 t first + 3 (1-t) t^2 (1 - last) + t^3, by Newton's method.
+        one, two, three = 3 * first, 3 * (1 - last) - 6 * first, 3 * first - 3 * (1 - last) + 1
+        u = layout.share
+        t = u if near is None else near
+        three3, two2 = 3 * three, 2 * two
+        for _ in range(_NEWTON if near is None else _NEWTON_NEAR):
+            slope = (three3 * t + two2) * t + one
+            t = t - (((three * t + two) * t + one) * t - u) / np.maximum(slope, 0.05)
+            np.minimum(np.maximum(t, 0.0, out=t), 1.0, out=t)
+        v = 1 - t
+        self.t, self.v = t, v
+        self.along = np.maximum((three3 * t + two2) * t + one, 0.05)
+        self.near, self.far = 3 * v * v * t, 3 * v * t * t  # what the two handles weigh
+        start, end = values[layout.start], values[layout.start + 1]
+        self.rise, self.fall = layout.gap * after[layout.start], layout.gap * before[layout.start + 1]
+        self.corners = start, start + first * self.rise, end - last * self.fall, end
+        self.from_start, self.from_end = v**3 + self.near, t**3 + self.far
+        self.points = self.from_start * start + self.from_end * end
+        self.by_rise, self.by_fall = self.near * first, -self.far * last
+        self.points += self.by_rise * self.rise + self.by_fall * self.fall
+        self.gap = layout.gap
+
+    def by_handles(self) -> tuple[Array, Array]:
+        """(F,) change of the points with each of the two handles."""
+        a, b, c, d = self.corners
+        rate = 3 * (self.v**2 * (b - a) + 2 * self.v * self.t * (c - b) + self.t**2 * (d - c)) / self.along
+        return self.near * (self.rise - rate), -self.far * (self.fall - rate)
+
+    def by_keys(self) -> tuple[Array, Array, Array, Array]:
+        """(F,) change with value and slope at the begin and at the end."""
+        return self.from_start, self.by_rise * self.gap, self.from_end, self.by_fall * self.gap
 
 
-_PAIRS = [(i, j) for i in range(4) for j in range(i, 4)]
+def _improve(
+    layout: _Layout,
+    wanted: Array,
+    weights: Array,
+    drift: Array,
+    values: Array,
+    slopes: Array,
+    handles: Array,
+    near: Array | None = None,
+    free: bool = True,
+) -> tuple[Array, Array, Array, Array]:
+    """Values, slopes and handles after a step of Gauss and Newton towards the least squares fit to (F,) ``wanted``.
+
+    ``weights``: (F,). ``drift``: (M,) slopes of the poses themselves, towards which slopes are drawn a little. With
+    ``free`` False only the handles change.
+    """
+    shape = _Shape(layout, values, slopes, slopes, handles, near)
+    rest = weights * (wanted - shape.points)
+    columns = np.array([*shape.by_keys(), *shape.by_handles()])  # (6, F)
+    pushes = list(layout.sums(columns * rest))
+    for number, handle in ((4, handles[0]), (5, handles[1])):
+        shut = ((handle <= _SHORT) & (pushes[number] < 0)) | ((handle >= _LONG) & (pushes[number] > 0))
+        columns[number] *= ~shut[layout.segment]
+        pushes[number] = np.where(shut, 0.0, pushes[number] + _EVEN_HANDLES * (1 / 3 - handle))
+    square: dict[tuple[int, int], Array] = {}
+    for i in range(0 if free else 4, 6):
+        square |= {(i, i + j): sums for j, sums in enumerate(layout.sums(columns[i] * weights * columns[i:]))}
+    # The handles belong to one segment alone: they are eliminated there, which leaves a chain of values and slopes.
+    p, q, r = square[4, 4] * _DAMPED + _EVEN_HANDLES, square[4, 5], square[5, 5] * _DAMPED + _EVEN_HANDLES
+    scale = 1 / (p * r - q * q)
+    p, q, r = r * scale, -q * scale, p * scale
+    first, last = p * pushes[4] + q * pushes[5], q * pushes[4] + r * pushes[5]
+    if free:
+        to_first = [p * square[k, 4] + q * square[k, 5] for k in range(4)]
+        to_last = [q * square[k, 4] + r * square[k, 5] for k in range(4)]
+        for i in range(4):
+            pushes[i] = pushes[i] - square[i, 4] * first - square[i, 5] * last
+            for j in range(i, 4):
+                square[i, j] = square[i, j] - square[i, 4] * to_first[j] - square[i, 5] * to_last[j]
+        here, after = layout.opens, layout.opens + 1
+        blocks, beside, right = (np.zeros((size, len(values))) for size in (3, 4, 2))
+        blocks[0], blocks[2], right[1] = 1e-6, _PULL, _PULL * (drift - slopes)
+        for row, pair in enumerate(((0, 0), (0, 1), (1, 1))):
+            blocks[row, here] += square[pair]
+        for row, pair in enumerate(((2, 2), (2, 3), (3, 3))):
+            blocks[row, after] += square[pair]
+        for row, pair in enumerate(((0, 2), (0, 3), (1, 2), (1, 3))):
+            beside[row, here] = square[pair]
+        right[0, here] += pushes[0]
+        right[1, here] += pushes[1]
+        right[0, after] += pushes[2]
+        right[1, after] += pushes[3]
+        value, slope = _chain(blocks, beside, right)
+        values, slopes = values + value, slopes + slope
+        for k, change in enumerate((value[here], slope[here], value[after], slope[after])):
+            first = first - to_first[k] * change
+            last = last - to_last[k] * change
+    change = np.minimum(np.maximum(np.stack([first, last]), -_TRUST), _TRUST)
+    return values, slopes, np.minimum(np.maximum(handles + change, _SHORT), _LONG), shape.t
+
+
+_NEWTON, _NEWTON_NEAR = 6, 2  # steps from nowhere, and from where the last fit had them
 _PULL = 3e-4
+_SHORT, _LONG = 0.05, 0.5
+_EVEN_HANDLES = 0.05  # tolerances squared for a handle that is a whole segment away from a third
+_DAMPED, _TRUST = 1.4, 0.15
+_DEPTH = 4  # blocks 16 keys apart do not know of each other
 
 
-def _chain(diagonal: Array, beside: Array, right: Array) -> Array:
-    """(C, M) solution of a symmetric tridiagonal system: (M,) diagonal, (M,) what is right of it, (C, M) right side.
+def _chain(blocks: Array, beside: Array, right: Array, depth: int = 0) -> Array:
+    """(2, M) solution of a symmetric block tridiagonal system with blocks of 2 x 2.
 
-    Every other unknown is eliminated at once, again and again (cyclic reduction, Heller 1976), so that numpy does many
-    in each step.
+    (3, M) the blocks' upper halves, (4, M) the blocks right of them, row by row, (2, M) right side. Every other block
+    is eliminated at once, again and again (cyclic reduction, Heller 1976), so that numpy does many in each step.
     """
-    count = len(diagonal)
-    if count == 1:
-        return right / diagonal
-    lower, upper = beside[0 : count - 1 : 2], beside[1::2]  # an odd unknown with the one before and the one after it
-    to_lower, to_upper = lower / diagonal[1::2], upper / diagonal[1::2]
-    odd_right = right[:, 1::2]
-    kept, kept_right = diagonal[::2].copy(), right[:, ::2].copy()
-    odd = len(to_lower)
-    kept[:odd] -= to_lower * lower
-    kept_right[:, :odd] -= to_lower * odd_right
-    later = len(kept) - 1  # odd unknowns that have one after them
-    kept[1:] -= (to_upper * upper)[:later]
-    kept_right[:, 1:] -= (to_upper * odd_right)[:, :later]
-    between = np.zeros_like(kept)
-    between[:later] = -to_lower[:later] * upper[:later]
-    even = _chain(kept, between, kept_right)
+    count = blocks.shape[-1]
+    scale = 1 / (blocks[0] * blocks[2] - blocks[1] ** 2)
+    if count == 1 or depth == _DEPTH:
+        top = blocks[2] * right[0] - blocks[1] * right[1]
+        return np.stack([top, blocks[0] * right[1] - blocks[1] * right[0]]) * scale
+    p, q, r = blocks[2, 1::2] * scale[1::2], -blocks[1, 1::2] * scale[1::2], blocks[0, 1::2] * scale[1::2]
+    lower, upper = beside[:, 0 : count - 1 : 2], beside[:, 1::2]  # an odd block with the one before and the one after
+    odd, odd_right = lower.shape[-1], right[:, 1::2]
+    kept, kept_right = blocks[:, ::2].copy(), right[:, ::2].copy()
+    later = kept.shape[-1] - 1  # odd blocks that have one after them
+    a, b, c, d = lower
+    to_lower = a * p + b * q, a * q + b * r, c * p + d * q, c * q + d * r
+    e, f, g, h = upper
+    to_upper = e * p + g * q, e * q + g * r, f * p + h * q, f * q + h * r
+    kept[0, :odd] -= to_lower[0] * a + to_lower[1] * b
+    kept[1, :odd] -= to_lower[0] * c + to_lower[1] * d
+    kept[2, :odd] -= to_lower[2] * c + to_lower[3] * d
+    kept_right[0, :odd] -= to_lower[0] * odd_right[0] + to_lower[1] * odd_right[1]
+    kept_right[1, :odd] -= to_lower[2] * odd_right[0] + to_lower[3] * odd_right[1]
+    kept[0, 1:] -= (to_upper[0] * e + to_upper[1] * g)[:later]
+    kept[1, 1:] -= (to_upper[0] * f + to_upper[1] * h)[:later]
+    kept[2, 1:] -= (to_upper[2] * f + to_upper[3] * h)[:later]
+    kept_right[0, 1:] -= (to_upper[0] * odd_right[0] + to_upper[1] * odd_right[1])[:later]
+    kept_right[1, 1:] -= (to_upper[2] * odd_right[0] + to_upper[3] * odd_right[1])[:later]
+    between = np.zeros((4, later + 1))
+    between[0, :later] = -(to_lower[0] * e + to_lower[1] * g)[:later]
+    between[1, :later] = -(to_lower[0] * f + to_lower[1] * h)[:later]
+    between[2, :later] = -(to_lower[2] * e + to_lower[3] * g)[:later]
+    between[3, :later] = -(to_lower[2] * f + to_lower[3] * h)[:later]
+    even = _chain(kept, between, kept_right, depth + 1)
     solved = np.empty_like(right)
     solved[:, ::2] = even
-    rest = odd_right - lower * even[:, :odd]
-    rest[:, :later] -= upper[:later] * even[:, 1:]
-    solved[:, 1::2] = rest / diagonal[1::2]
+    top = odd_right[0] - a * even[0, :odd] - c * even[1, :odd]
+    low = odd_right[1] - b * even[0, :odd] - d * even[1, :odd]
+    top[:later] -= e[:later] * even[0, 1:] + f[:later] * even[1, 1:]
+    low[:later] -= g[:later] * even[0, 1:] + h[:later] * even[1, 1:]
+    solved[0, 1::2], solved[1, 1::2] = p * top + q * low, q * top + r * low
     return solved
 
 
@@ -334,7 +427,6 @@ class _Reduction:
             for channel, values in dense[name].channels.items():
                 self.values[track, :, self._columns(channel, values)] = values
         self.values = self.values[..., : 7 if self.placed else 4]
-        self.drift = np.gradient(self.values, frames, axis=1)
         self.angle = np.radians(options.degrees)
         nothing = np.zeros(self.count)
         self.angles = self.angle - np.array([(spent or {}).get(name, nothing) for name in self.names])  # (T, N)
@@ -431,13 +523,6 @@ class _Reduction:
         self.ends = np.array(begins)
         self.end_of = np.repeat(np.arange(len(begins)), np.diff([*begins, len(maps)]))
         self.by_owner = np.argsort(self.owners, kind="stable")
-        self.weights = np.full((len(self.names), self.count), self.angle**-2)
-        for owner, source, each in zip(self.owners, self.sources, self.maps, strict=True):
-            if source < len(self.names):
-                self.weights[owner] += np.sum(each * each, (1, 2)) / 3
-            elif not self.modes[owner]:
-                self.weights[owner] = np.sum(each * each, (1, 2)) / 3
-        self.weights /= self.weights.mean(1, keepdims=True)
         self.owner_rows, self.owner_starts = np.unique(self.owners[self.by_owner], return_index=True)
 
     def errors_of(self, curves: dict[str, Curves]) -> dict[str, tuple[Array, Array]]:
@@ -458,105 +543,248 @@ class _Reduction:
 
     def curves(self) -> dict[str, Curves]:
         """Keys are put in and taken out a few times; the last word has the tolerance."""
-        mask = np.zeros((len(self.names), len(self.places)), bool)
-        mask[:, ::_FIRST_STEP] = True
-        mask[:, [0, -1]] = True
-        mask[np.ptp(self.values, axis=1).max(-1) < 1e-9, 1:-1] = False
-        self.lean = np.ones((len(mask), self.count))
-        for rounds in _PLAN:
-            mask, fitted = self._grow(mask, rounds)
-            mask = self._thinned(mask, *fitted)
-        mask, (values, slopes) = self._grow(mask, _ROUNDS)
-        curves = {}
-        layout = _Layout(mask, self.places, self.frames)
-        slopes = self._aligned(layout, values, slopes)
-        last = np.append(layout.first[1:], len(slopes)) - 1
-        slopes[layout.first, 0], slopes[last, 1] = slopes[layout.first, 1], slopes[last, 0]
-        for track, name in enumerate(self.names):
-            here = np.flatnonzero(layout.track == track)
-            if np.ptp(self.values[track], axis=0).max() < 1e-9:
-                here = here[:1]
-            columns = {channel: self._columns(channel, v) for channel, v in self.dense[name].channels.items()}
-            curves[name] = Curves(
-                layout.frame[here],
-                {channel: values[here, at] for channel, at in columns.items()},
-                {channel: slopes[here][:, :, at] for channel, at in columns.items()},
-            )
-        return curves
-
-    def _grow(self, mask: Array, rounds: int) -> tuple[Array, tuple[Array, Array]]:
-        """Fit, and add keys where the fit is too far off, until it is not or the rounds are over."""
-        mask, patience = mask.copy(), _PATIENCE
-        for turn in range(rounds):
-            layout = _Layout(mask, self.places, self.frames)
-            weights = (self.weights * self.lean).ravel()
-            drift = self.drift[layout.track, self.pose[layout.place]]
-            fitted = _fit(layout, self.values.reshape(weights.size, -1), weights, drift)
-            off = self._off(_evaluate(layout, *fitted))
-            worst = off.max(1)
-            if worst.max() <= 1.0 or turn == rounds - 1:
+        self._prepare()
+        mask = self._spaced()
+        self._refit(mask, np.ones(len(mask), bool), _STEPS[0])
+        mask = self._grow(mask)
+        for _ in range(_THIN):
+            former = self.state.copy(), self.fitted.copy(), self.lean.copy()
+            fewer = self._thinned(mask)
+            self._refit(fewer, (fewer != mask).any(1), _STEPS[2])
+            fewer = self._grow(fewer)
+            if fewer.sum() >= mask.sum():
+                self.state, self.fitted, self.lean = former
                 break
-            limit = _NEAR_MISS if patience > 0 and turn < _ROUNDS // 2 else 1.0
-            patience = patience - 1 if worst.max() <= limit else _PATIENCE
-            bad = worst > 1.0
-            self.lean[bad] = np.clip(self.lean[bad] * np.clip(off[bad], 0.5, 2.0), 0.05, 20.0)
-            if worst.max() > limit:
-                self._insert(mask, layout, off, limit)
-        return mask, fitted
+            mask = fewer
+        return self._written(mask)
 
-    def _aligned(self, layout: _Layout, values: Array, slopes: Array) -> Array:
-        """Slopes that are the same before and after a key, wherever the tolerance does not need a corner there."""
-        # The longer segment knows its slope better.
-        reach = np.zeros((len(values), 2, 1))
-        reach[layout.opens + 1, 0, 0] = reach[layout.opens, 1, 0] = np.diff(layout.frame)[layout.opens]
-        mean = (reach * slopes).sum(1) / reach.sum(1)
-        keep = np.ones(len(values), bool)
-        limit = np.maximum(self._off(_evaluate(layout, values, slopes)), 1.0).ravel()
-        for _ in range(_ALIGNMENTS):
-            tried = np.where(keep[:, None, None], mean[:, None], slopes)
-            bad = layout.most((self._off(_evaluate(layout, values, tried)).ravel() > limit).astype(float)) > 0
+    def _prepare(self) -> None:
+        """Channels one by one, R of them that move, in units in which the tolerance is about 1."""
+        gain = self._gain()
+        self.track, self.column = np.nonzero(np.ptp(self.values, axis=1) > 1e-9)  # (R,) each
+        own = gain[(self.column >= 4).astype(int), self.track]  # (R, N)
+        level = np.sqrt(np.mean(own**2, axis=1, keepdims=True))
+        self.level = np.where(level > 0, level, 1.0)  # (R, 1)
+        self.weights = (own / self.level) ** 2
+        self.wanted = self.values[self.track, :, self.column] * self.level  # (R, N)
+        self.drift = np.gradient(self.wanted, self.frames, axis=1)
+        # (4, R, G) of the key at each place: value, slope, share of the handle after it and of that before it
+        third = np.full((len(self.track), len(self.places)), 1 / 3)
+        self.state: Array = np.stack([self.wanted[:, self.pose], self.drift[:, self.pose], third, third])
+        self.fitted: Array = self.values.copy()  # (T, N, C)
+        self.lean: Array = np.ones((len(self.names), self.count))
+
+    def _refit(self, mask: Array, tracks: Array, steps: int) -> None:
+        """Fit the curves of some of the (T,) tracks anew, from where they are."""
+        rows = np.flatnonzero(tracks[self.track])
+        if not len(rows):
+            return
+        layout = _Layout(mask[self.track[rows]], self.places, self.frames)
+        row, place = rows[layout.curve], layout.place
+        here, after = layout.opens, layout.opens + 1
+        state = self.state[:, row, place]
+        handles = np.stack([state[2, here], state[3, after]])
+        wanted, weights, drift = self._aims(rows, layout)
+        values, slopes, near = state[0], state[1], None
+        for _ in range(steps):
+            values, slopes, handles, near = _improve(layout, wanted, weights, drift, values, slopes, handles, near)
+        self.state[:2, row, place] = values, slopes
+        self.state[2, row[here], place[here]], self.state[3, row[after], place[after]] = handles
+        self._show(self.fitted, rows, _Shape(layout, values, slopes, slopes, handles, near).points)
+
+    def _aims(self, rows: Array, layout: _Layout) -> tuple[Array, Array, Array]:
+        """(F,) what the curves of some rows are to be, (F,) its weights, (M,) slopes there."""
+        weights = self.weights[rows] * self.lean[self.track[rows]]
+        drift = self.drift[rows[layout.curve], self.pose[layout.place]]
+        return self.wanted[rows].ravel(), weights.ravel(), drift
+
+    def _show(self, fitted: Array, rows: Array, points: Array) -> None:
+        fitted[self.track[rows], :, self.column[rows]] = points.reshape(len(rows), -1) / self.level[rows]
+
+    def _grow(self, mask: Array) -> Array:
+        """Add keys, and weight where the fit is too far off, until it is not."""
+        mask = mask.copy()
+        for turn in range(_ROUNDS):
+            off = self._off(self.fitted)
+            bad = off.max(1) > 1.0
             if not bad.any():
-                return tried
-            keep[layout.opens[bad]] = keep[layout.opens[bad] + 1] = False
-        return slopes
+                break
+            self.lean[bad] = np.clip(self.lean[bad] * np.clip(off[bad], 0.5, 2.0), 0.05, 20.0)
+            self._insert(mask, off, _NEAR_MISS if turn % 3 < 2 and turn < _PATIENCE else 1.0)
+            self._refit(mask, bad, _STEPS[1])
+        return mask
 
-    def _insert(self, mask: Array, layout: _Layout, off: Array, limit: float) -> None:
+    def _insert(self, mask: Array, off: Array, limit: float) -> None:
         """Set a key where each segment is worst."""
-        at_place = off[:, self.pose]
+        bad = np.flatnonzero(off.max(1) > limit)
+        if not len(bad):
+            return
+        layout = _Layout(mask[bad], self.places, self.frames)
+        at_place, keyed = off[bad][:, self.pose], mask[bad]
         # A key that is off itself is helped by one beside it.
-        at_key, open_place = np.where(mask, at_place, 0.0), ~mask
-        at_place = np.where(mask, 0.0, at_place)
+        at_key, open_place = np.where(keyed, at_place, 0.0), ~keyed
+        at_place = np.where(keyed, 0.0, at_place)
         at_place[:, :-1] = np.maximum(at_place[:, :-1], at_key[:, 1:] * open_place[:, :-1])
         at_place[:, 1:] = np.maximum(at_place[:, 1:], at_key[:, :-1] * open_place[:, 1:])
         track, place = np.nonzero(at_place > limit)
         segment = layout.segment[track * self.count + self.pose[place]]
         order = np.lexsort((-at_place[track, place], segment))
         _, once = np.unique(segment[order], return_index=True)
-        chosen = order[once]
-        mask[track[chosen], place[chosen]] = True
+        for track_number, at in zip(bad[track[order[once]]], place[order[once]], strict=True):
+            keys = np.flatnonzero(mask[track_number])
+            number = np.searchsorted(keys, at)
+            rows = np.flatnonzero(self.track == track_number)
+            self.state[0, rows, at] = self.wanted[rows, self.pose[at]]
+            self.state[1, rows, at] = self.drift[rows, self.pose[at]]
+            self.state[2:, rows, at] = 1 / 3
+            self.state[2, rows, keys[number - 1]] = self.state[3, rows, keys[number]] = 1 / 3
+            mask[track_number, at] = True
 
-    def _thinned(self, mask: Array, values: Array, slopes: Array) -> Array:
+    def _thinned(self, mask: Array) -> Array:
         """The mask without keys that hardly do anything; never two in a row."""
-        layout = _Layout(mask, self.places, self.frames)
-        number = np.arange(len(layout.track)) - layout.first[layout.track]
-        inner = np.ones(len(layout.track), bool)
-        inner[layout.first] = inner[np.append(layout.first[1:], len(inner)) - 1] = False
-        cost = np.full(len(layout.track), np.inf)
+        cost = np.full(mask.shape, np.inf)
+        number = np.cumsum(mask, 1) - 1
+        inner = mask.copy()
+        inner[:, [0, -1]] = False
         for odd in (0, 1):
             out = inner & (number % 2 == odd)
-            without = mask.copy()
-            without[layout.track[out], layout.place[out]] = False
+            without = mask & ~out
+            rows = np.flatnonzero(out.any(1)[self.track])
+            if not len(rows):
+                continue
+            layout = _Layout(without[self.track[rows]], self.places, self.frames)
+            values, slopes = self.state[:2, rows[layout.curve], layout.place]
+            handles, near = np.full((2, len(layout.opens)), 1 / 3), None
+            aims = self._aims(rows, layout)
+            for _ in range(_STEPS[3]):
+                *_, handles, near = _improve(layout, *aims, values, slopes, handles, near, free=False)
+            fitted = self.fitted.copy()
+            self._show(fitted, rows, _Shape(layout, values, slopes, slopes, handles, near).points)
             left = _Layout(without, self.places, self.frames)
-            off = left.most(self._alone(_evaluate(left, values[~out], slopes[~out])).ravel())
-            cost[out] = off[left.segment[layout.track[out] * self.count + self.pose[layout.place[out]]]]
-        lowest = (cost < _DISPENSABLE) & (cost <= np.append(cost[1:], np.inf)) & (cost < np.append(np.inf, cost[:-1]))
+            most = left.most(self._alone(fitted).ravel())
+            track, place = np.nonzero(out)
+            cost[track, place] = most[left.segment[track * self.count + self.pose[place]]]
+        track, place = np.nonzero(mask)
+        own = cost[track, place]
+        lowest = (own < _DISPENSABLE) & (own <= np.append(own[1:], np.inf)) & (own < np.append(np.inf, own[:-1]))
         fewer = mask.copy()
-        fewer[layout.track[lowest], layout.place[lowest]] = False
+        fewer[track[lowest], place[lowest]] = False
         return fewer
+
+    def _written(self, mask: Array) -> dict[str, Curves]:
+        """What the keys of ``mask`` are in Blender's channels."""
+        row_of = {at: row for row, at in enumerate(zip(self.track.tolist(), self.column.tolist(), strict=True))}
+        curves = {}
+        for track, name in enumerate(self.names):
+            here = np.flatnonzero(mask[track]) if track in self.track else np.zeros(1, int)
+            gaps = np.diff(self.places[here]) if len(here) > 1 else np.ones(1)
+            thirds = np.stack([np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:])], -1)[: len(here)] / 3  # (K, 2)
+            channels, slopes, reaches = {}, {}, {}
+            for channel, dense in self.dense[name].channels.items():
+                columns = self._columns(channel, dense)
+                value = self.values[track, self.pose[here], columns]
+                slope, reach = np.zeros((2, *value.shape)), np.repeat(thirds.T[..., None], value.shape[1], -1)
+                for number, column in enumerate(range(columns.start, columns.stop)):
+                    row = row_of.get((track, column))
+                    if row is None:
+                        continue
+                    own = self.state[:, row, here]
+                    value[:, number], slope[:, :, number] = own[:2] / self.level[row]
+                    reach[0, 1:, number], reach[1, :-1, number] = own[3, 1:] * gaps, own[2, :-1] * gaps
+                channels[channel] = value
+                slopes[channel], reaches[channel] = np.moveaxis(slope, 0, 1), np.moveaxis(reach, 0, 1)
+            curves[name] = Curves(self.places[here], channels, slopes, reaches)
+        return curves
+
+    def _spaced(self) -> Array:
+        """(T, G) where keys stand if each segment by itself, with slopes of its own, is to be near enough.
+
+        The fewest keys for that, and among equals those whose errors are even. Ends of segments lie on the motion, and
+        their handles reach over a third of the way: two slopes are all there is to fit, so that the error is a fixed
+        linear map of the poses, the same for all channels.
+        """
+        cost, longest = self._segments()
+        count, everyone = len(self.places), np.arange(len(self.names))
+        way, back = np.full((len(self.names), count), np.inf), np.ones((len(self.names), count), int)
+        way[:, 0] = 0.0
+        for place in range(1, count):
+            lengths = np.arange(1, min(longest, place) + 1)
+            total = way[:, place - lengths] + cost[:, lengths, place - lengths]
+            best = total.argmin(1)
+            way[:, place], back[:, place] = total[everyone, best], lengths[best]
+        mask = np.zeros((len(self.names), count), bool)
+        mask[:, [0, -1]] = True
+        at = np.full(len(self.names), count - 1)
+        while at.max() > 0:
+            at = np.maximum(at - back[everyone, at], 0)
+            mask[everyone, at] = True
+        still = np.isin(everyone, self.track, invert=True)
+        mask[still, 1:-1] = False
+        return mask
+
+    def _segments(self) -> tuple[Array, int]:
+        """(T, length, G) what a segment of so many places costs that begins at a place, inf where it is too far off.
+
+        Also the greatest length that is near enough anywhere.
+        """
+        places, frames, pose, count = self.places, self.frames, self.pose, len(self.places)
+        wanted = np.ascontiguousarray(self.wanted.T, np.float32)  # (N, R)
+        ends = np.ascontiguousarray(self._on_places().T, np.float32)  # (G, R)
+        weights = np.ascontiguousarray(np.sqrt(self.weights).T / _AT_FIRST, np.float32)
+        tracks = np.unique(self.track)
+        most = min(_LONGEST, count - 1)
+        cost = np.full((len(self.names), most + 1, count), np.inf)
+        cost[:, 1, :-1] = 1.0
+        for length in range(2, most + 1):
+            if not len(tracks):
+                return cost[:, :length], length - 1
+            rows = np.isin(self.track, tracks)
+            first = np.unique(self.track[rows], return_index=True)[1]
+            y, e, w = (wanted, ends, weights) if rows.all() else (wanted[:, rows], ends[:, rows], weights[:, rows])
+            for begin in range(0, count - length, _AT_ONCE):
+                start = np.arange(begin, min(begin + _AT_ONCE, count - length))
+                near = np.minimum(pose[start][:, None] + np.arange(length + 1), self.count - 1)  # (n, length + 1)
+                u = (frames[near] - places[start][:, None]) / (places[start + length] - places[start])[:, None]
+                inside = (u > 1e-9) & (u < 1 - 1e-9)
+                u = np.where(inside, u, 0.0)
+                v = 1 - u
+                slopes = np.stack([u * v * v, u * u * v], 1)  # (n, 2, length + 1)
+                across = np.swapaxes(slopes, 1, 2)
+                left = np.eye(length + 1) - across @ np.linalg.solve(slopes @ across + 1e-6 * np.eye(2), slopes)
+                share = ((1 + 2 * u) * v * v).astype(np.float32)[..., None]
+                rest = y[near] - share * e[start][:, None] - (1 - share) * e[start + length][:, None]
+                rest = ((left * inside[:, None]).astype(np.float32) @ rest) * w[near]
+                rest *= rest
+                off = np.add.reduceat(rest, first, axis=-1).max(1).T  # (tracks, n)
+                cost[tracks[:, None], length, start] = np.where(off <= 1.0, 1.0 + _EVEN * off, np.inf)
+            tracks = tracks[np.isfinite(cost[tracks, length]).any(1)] if length > 2 else tracks
+        return cost, most
+
+    def _on_places(self) -> Array:
+        """(R, G) the motion at the whole frames, between the poses by cubics."""
+        at = np.clip(np.searchsorted(self.frames, self.places, side="right") - 1, 0, self.count - 2)
+        gap = self.frames[at + 1] - self.frames[at]
+        u = (self.places - self.frames[at]) / gap
+        v = 1 - u
+        start, end = self.wanted[:, at], self.wanted[:, at + 1]
+        slopes = u * v * v * self.drift[:, at] - u * u * v * self.drift[:, at + 1]
+        return np.asarray((1 + 2 * u) * v * v * start + u * u * (3 - 2 * u) * end + gap * slopes)
+
+    def _gain(self) -> Array:
+        """(2, T, N) tolerances that an error of 1 in the channels makes, those of the turn and of the place."""
+        gain = np.zeros((2, len(self.names), self.count))
+        each = np.array([2.0 if mode == "QUATERNION" else 1.0 for mode in self.modes])  # radians
+        turned = np.array([bool(mode) for mode in self.modes])
+        gain[0, turned] = each[turned, None] / self.angles[turned]
+        for owner, source, into in zip(self.owners, self.sources, self.maps, strict=True):
+            place = int(source >= len(self.names))
+            size = _SHARE * np.sqrt(np.einsum("nij,nij->n", into, into) / (3 if place else 2))
+            gain[place, owner] = np.maximum(gain[place, owner], size * (1.0 if place else each[owner]))
+        return gain
 
     def _errors(self, fitted: Array) -> Array:
         """(T + placed, N, 3) rotation vectors about the axes of the turned bone, then location errors."""
-        turned = fitted[..., :4]
+        turned = fitted[..., :4].copy()
         for track, mode in enumerate(self.modes):
             if mode in EULER_ORDERS:
                 turned[track] = _from_euler(fitted[track, :, :3], mode)
@@ -605,10 +833,13 @@ class _Reduction:
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _TARGET = 0.35  # the middle of a nearly straight limb moves by some times what its IK target or its root moves
 _POLE = 1.5  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
-_FIRST_STEP, _PATIENCE, _DISPENSABLE, _BLAME = 6, 0, 2.5, 0.7
-_ALIGNMENTS = 4  # tries to do without corners
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
-_PLAN = (3, 2)  # rounds of adding before each taking out
+# The first keys: tolerances that a segment with ends and handles as they come may be off (fitted ones halve that), the
+# share of an end's tolerance that it is worth to a single bone, poses in a segment, starts at a time.
+_AT_FIRST, _SHARE, _LONGEST, _EVEN, _AT_ONCE = 1.4, 0.7, 14, 0.1, 512
+_STEPS = (5, 2, 3, 3)  # of the fit: at first, after adding keys, after taking out; of handles before taking out
+_THIN = 2  # times that keys are taken out
+_DISPENSABLE, _BLAME, _PATIENCE = 1.8, 0.7, 8
 
 
 def _across(arms: Array) -> Array:
