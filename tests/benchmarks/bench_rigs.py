@@ -27,7 +27,7 @@ from mathutils import Matrix, Vector
 from hero_blender import compat, rigfile, rigify
 from hero_blender.report import measured
 from hero_core.errors import HeroError
-from hero_core.motion import Motion
+from hero_core.motion import JOINTS, PARENTS, Motion
 from hero_core.retarget.options import Options
 
 Array = npt.NDArray[Any]
@@ -116,8 +116,11 @@ def bodies(obj: bpy.types.Object) -> list[bpy.types.Object]:
     ]
 
 
-def still(obj: bpy.types.Object, pelvis: str) -> bpy.types.Mesh:
-    """The character at this frame as one mesh in the scene: its skin, or where it has none its bones from the hips."""
+def still(obj: bpy.types.Object, bones: dict[str, str]) -> bpy.types.Mesh:
+    """The character at this frame as one mesh in the scene: its skin, or where it has none its bones.
+
+    bones: joint -> bone name. A bone is drawn to the next joint's, for tails are often nowhere; the last to their tail.
+    """
     graph = bpy.context.evaluated_depsgraph_get()
     points: list[Array] = []
     faces: list[list[int]] = []
@@ -130,14 +133,20 @@ def still(obj: bpy.types.Object, pelvis: str) -> bpy.types.Mesh:
         shown.to_mesh_clear()
     if not points:
         rig = obj.evaluated_get(graph)
-        deform = [bone for bone in rig.pose.bones if bone.name.startswith("DEF-")]
-        body = [
-            bone for bone in rig.pose.bones if bone.name == pelvis or pelvis in {b.name for b in bone.parent_recursive}
-        ]
-        for bone in deform or body:
-            start = sum(map(len, points))
-            points.append(_octahedron(rig.matrix_world @ bone.matrix, bone.length))
-            faces += [[start + index for index in face] for face in _FACES]
+        ends: dict[str, list[str]] = {joint: [] for joint in bones}
+        for joint in bones:
+            above = PARENTS[JOINTS.index(joint)]
+            while above >= 0 and JOINTS[above] not in bones:
+                above = PARENTS[above]
+            if above >= 0:
+                ends[JOINTS[above]].append(joint)
+        for joint, below in ends.items():
+            bone = rig.pose.bones[bones[joint]]
+            heads = [rig.matrix_world @ rig.pose.bones[bones[each]].head for each in below]
+            for end in heads or [rig.matrix_world @ bone.tail]:
+                start = sum(map(len, points))
+                points.append(_octahedron(rig.matrix_world @ bone.matrix, end))
+                faces += [[start + index for index in face] for face in _FACES]
     mesh = bpy.data.meshes.new("still")
     mesh.from_pydata(np.concatenate(points).tolist(), [], faces)
     return mesh
@@ -148,11 +157,16 @@ _FACES = [[0, a, b] for a, b in ((1, 2), (2, 3), (3, 4), (4, 1))] + [
 ]
 
 
-def _octahedron(matrix: Matrix, length: float) -> Array:
-    """A bone as Blender draws it, flatter along its z, so that its roll is seen."""
-    wide, flat = 0.2 * length, 0.14 * length
-    corners = [(0, 0, 0), (wide, wide, 0), (0, wide, flat), (-wide, wide, 0), (0, wide, -flat), (0, length, 0)]
-    return np.array([matrix @ Vector(corner) for corner in corners])
+def _octahedron(matrix: Matrix, end: Vector) -> Array:
+    """A bone as Blender draws it from its head to ``end``, flatter along its z, so that its roll is seen."""
+    start = matrix.to_translation()
+    along = end - start
+    x = matrix.to_3x3().col[0].normalized()
+    across = x - along * (x @ along / max(along.length_squared, 1e-12))
+    across = across.normalized() * 0.2 * along.length
+    beside = along.normalized().cross(across) * 0.75
+    middle = start + 0.15 * along
+    return np.array([start, middle + across, middle + beside, middle - across, middle - beside, end])
 
 
 def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Path) -> None:
@@ -161,7 +175,7 @@ def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Pat
     for pose in np.linspace(0, poses - 1, SHOWN).round():
         frame = report["first_frame"] + pose * report["frames_per_pose"]
         scene.frame_set(int(frame // 1), subframe=frame % 1)
-        meshes.append(still(obj, report["map"]["pelvis"]))
+        meshes.append(still(obj, {joint: bone for joint, bone in report["map"].items() if bone}))
     studio = bpy.data.scenes.new("studio")
     height = 1.1 * max(np.ptp(_points(mesh), axis=0).max() for mesh in meshes)
     floor = min(_points(mesh)[:, 2].min() for mesh in meshes)
@@ -184,6 +198,7 @@ def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Pat
     studio.render.engine = "BLENDER_WORKBENCH"
     studio.render.resolution_x, studio.render.resolution_y = 1200, 480
     studio.display.shading.light, studio.display.shading.show_cavity = "STUDIO", True
+    studio.display.shading.color_type, studio.display.shading.single_color = "SINGLE", (0.35, 0.42, 0.55)
     studio.display.shading.background_type = "WORLD"
     studio.world = bpy.data.worlds.new("studio")
     studio.world.color = (0.6, 0.6, 0.6)
