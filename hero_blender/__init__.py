@@ -11,14 +11,30 @@ _commands: list[Any] = []
 def register() -> None:
     import bpy
 
-    from . import bone_list, bone_map, command, operators, panels, preferences, preview, properties, torch_folder, why
+    from . import (
+        bone_list,
+        bone_map,
+        command,
+        compare,
+        operators,
+        panels,
+        preferences,
+        presets,
+        preview,
+        properties,
+        take_list,
+        torch_folder,
+        why,
+    )
 
-    for module in (preferences, properties, operators, panels, preview, why, bone_list):
+    for module in (preferences, properties, operators, presets, take_list, panels, preview, why, bone_list):
         for cls in module.CLASSES:
             bpy.utils.register_class(cls)
     bone_map.register()
     properties.register()
     operators.register()
+    presets.register()
+    compare.register()
     preview.register()
     torch_folder.clean_up()
     _commands.append(bpy.utils.register_cli_command("hero", command.main))  # type: ignore[func-returns-value]
@@ -27,17 +43,33 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from . import bone_list, bone_map, job, operators, panels, preferences, preview, properties, react, why
+    from . import (
+        bone_list,
+        bone_map,
+        compare,
+        job,
+        operators,
+        panels,
+        preferences,
+        presets,
+        preview,
+        properties,
+        react,
+        take_list,
+        why,
+    )
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
     preview.unregister()
     why.unregister()
+    compare.unregister()
+    presets.unregister()
     operators.unregister()
     job.stop_all()
     react.forget_model()
     properties.unregister()
     bone_map.unregister()
-    for module in (bone_list, why, preview, panels, operators, properties, preferences):
+    for module in (bone_list, why, preview, panels, take_list, presets, operators, properties, preferences):
         for cls in reversed(module.CLASSES):
             bpy.utils.unregister_class(cls)

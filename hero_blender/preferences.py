@@ -27,6 +27,12 @@ class Running:
     failed = False
 
 
+def _presets_moved(self: Any, _context: Any) -> None:
+    from . import presets
+
+    presets.look_in(self.presets_folder)
+
+
 def _look_again(_self: Any, _context: Any) -> None:
     torch_folder.find.cache_clear()
 
@@ -109,6 +115,25 @@ class HeroPreferences(bpy.types.AddonPreferences):
         subtype="DIR_PATH",
     )
 
+    presets_folder: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Panel Presets",
+        description="The folder of your presets of the panel; empty for Blender's own folder of presets",
+        subtype="DIR_PATH",
+        update=_presets_moved,
+    )
+    cache_folder: bpy.props.StringProperty(  # type: ignore[valid-type]
+        name="Cache",
+        description="The folder that remembers what was seen of clips; empty for one that Blender keeps for you",
+        subtype="DIR_PATH",
+    )
+    cache_megabytes: bpy.props.IntProperty(  # type: ignore[valid-type]
+        name="Cache Limit",
+        description="How large that folder may become, in megabytes; a clip takes about 17 kB. 0 for no folder",
+        default=64,
+        min=0,
+        max=100000,
+    )
+
     def draw(self, _: bpy.types.Context) -> None:
         layout = self.layout
         layout.use_property_split = True
@@ -151,6 +176,11 @@ class HeroPreferences(bpy.types.AddonPreferences):
         row.prop(self, "weights_source", placeholder="Official release, or a folder with model.safetensors")
         row.operator("hero.install_weights", text="", icon="IMPORT")
         layout.prop(self, "rigs_folder", placeholder="Kept by Blender")
+        layout.prop(self, "presets_folder", placeholder="Kept by Blender")
+        row = layout.row(align=True)
+        row.prop(self, "cache_folder", placeholder="Kept by Blender")
+        row.operator("hero.clear_cache", text="", icon="TRASH")
+        layout.prop(self, "cache_megabytes")
 
 
 def _torch_line(found: Path) -> str:
@@ -169,7 +199,13 @@ def preferences(context: bpy.types.Context) -> Any:
     return SimpleNamespace(
         torch_folder="", torch_kind="AUTO", wheel_folder="", package_index=install_torch.PYTORCH_INDEX, proxy="",
         device="AUTO", precision="AUTO", weights="", weights_source="", rigs_folder="",
+        presets_folder="", cache_folder="", cache_megabytes=0,
     )  # fmt: skip
+
+
+def cache_folder(general: Any) -> Path:
+    """Where what was seen of clips is remembered; the folder may not exist yet."""
+    return Path(bpy.path.abspath(general.cache_folder)) if general.cache_folder else user_files.home() / "cache"
 
 
 def installation(general: Any) -> install_torch.Installation:
@@ -394,8 +430,24 @@ class HERO_OT_cancel_installation(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class HERO_OT_clear_cache(bpy.types.Operator):
+    """Forget what was seen of clips; the next take of each watches it again"""
+
+    bl_idname = "hero.clear_cache"
+    bl_label = "Clear Cache"
+    bl_options: ClassVar = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> Any:
+        from . import react
+
+        bytes_left, count = react.clear_cache(cache_folder(preferences(context)))
+        self.report({"INFO"}, f"{count} clips forgotten" + (", some could not be" if bytes_left else ""))
+        return {"FINISHED"}
+
+
 CLASSES = (
     HeroPreferences,
+    HERO_OT_clear_cache,
     HERO_OT_install_torch,
     HERO_OT_remove_torch,
     HERO_OT_install_weights,

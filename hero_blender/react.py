@@ -122,6 +122,16 @@ def features_cache(settings: Settings) -> FeatureCache:
     return _Kept.cache[1]
 
 
+def clear_cache(folder: Path) -> tuple[int, int]:
+    """Forget what was seen of clips; returns the bytes that are left of it and how many clips are gone."""
+    _Kept.cache = None
+    files = list(folder.glob("*.features.safetensors")) if folder.is_dir() else []
+    for file in files:
+        file.unlink(missing_ok=True)
+    left = sum(file.stat().st_size for file in files if file.exists())
+    return left, sum(not file.exists() for file in files)
+
+
 def forget_model() -> None:
     """Free the memory that the model takes."""
     _Kept.model = _Kept.cache = _Kept.last = None

@@ -284,7 +284,7 @@ def _rest(obj: bpy.types.Object, former: bpy.types.Action | None, coming: bpy.ty
     if former is None:
         return
     before = {curve.data_path for curve in compat.fcurves_of(former, obj)}
-    after = {curve.data_path for curve in _curves(coming)} if coming is not None else set()
+    after = {curve.data_path for curve in curves(coming)} if coming is not None else set()
     for path in before - after:
         try:
             bone = obj.path_resolve(path.rpartition(".")[0])
@@ -294,7 +294,7 @@ def _rest(obj: bpy.types.Object, former: bpy.types.Action | None, coming: bpy.ty
             bone.matrix_basis.identity()
 
 
-def _curves(action: bpy.types.Action) -> list[bpy.types.FCurve]:
+def curves(action: bpy.types.Action) -> list[bpy.types.FCurve]:
     if not hasattr(action, "slots"):
         return list(action.fcurves)
     bags = [bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags]

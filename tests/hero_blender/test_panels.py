@@ -24,8 +24,10 @@ from hero_blender import (  # noqa: E402
     operators,
     panels,
     preferences,
+    presets,
     preview,
     properties,
+    take_list,
     torch_folder,
     why,
 )
@@ -34,7 +36,13 @@ from hero_core.retarget.options import Options  # noqa: E402
 FIT = {
     "preserve", "pin_feet", "smooth", "limits", "root", "in_place", "controls", "reduce", "angle", "distance", "action",
 }  # fmt: skip
-MODULES = (bone_list, bone_map, operators, panels, preferences, preview, properties, why)
+PLACE = {
+    "delay_unit", "delay", "delay_seconds", "time_scale", "face", "face_object", "begin", "mirror", "start_pose",
+}  # fmt: skip
+ADVANCED = {"model", "own_guidance", "guidance", "residual_guidance", "temperature", "choices"}
+MODULES = (
+    bone_list, bone_map, operators, panels, preferences, presets, preview, properties, take_list, why,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -75,7 +83,10 @@ def test_register_and_unregister_leave_nothing(blend: Any) -> None:
 
 def test_every_class_is_registered_and_every_name_and_tip_is_there(addon: Any) -> None:
     registered = {cls for module in MODULES for cls in module.CLASSES}
-    kinds = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
+    kinds = (
+        bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences, bpy.types.Menu,
+        bpy.types.UIList,
+    )  # fmt: skip
     defined = set()
     for info in pkgutil.iter_modules(hero_blender.__path__):
         if info.name != "__main__":
@@ -119,6 +130,86 @@ def test_what_is_missing_is_said(addon: Any, movie: Path, monkeypatch: pytest.Mo
     scene.hero.strip = "clip"
     monkeypatch.setattr(torch_folder, "find", lambda chosen="": None)
     assert "PyTorch is not installed" in (properties.missing(context) or "")
+    monkeypatch.setattr(torch_folder, "find", lambda chosen="": Path("somewhere"))
+    scene.hero.model = str(movie.parent / "nowhere")
+    assert properties.missing(context) == "The folder of the weights is gone"
+    scene.hero.model = ""
+    scene.hero.armature = mixamo(bpy, "legless", "Leg")
+    assert "eg" in (properties.missing(context) or "")
+    scene.hero.armature = rig
+    scene.hero.face = "CAMERA"
+    assert properties.missing(context) == "The scene has no camera to face"
+    scene.hero.face = "OBJECT"
+    assert properties.missing(context) == "Choose the object that the character faces"
+    scene.hero.face = "CHARACTER"
+    scene.hero.source = "FILE"
+    assert properties.missing(context) == "Choose a movie file"
+    scene.hero.file = str(movie.parent / "gone.mp4")
+    assert properties.missing(context) == "There is no file 'gone.mp4'"
+    scene.hero.file = str(movie)
+    assert properties.missing(context) is None
+    assert ("label", "1.2 s, 25 fps, 30 frames") in drawn()
+
+
+def test_each_problem_has_its_fix(addon: Any, movie: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_folder, "find", lambda chosen="": Path("somewhere"))
+    scene, chosen = bpy.context.scene, bpy.context.scene.hero
+
+    def fixes() -> list[str]:
+        found = properties.problem(bpy.context)
+        names = [name for name, _ in found.fixes] if found else []
+        for name in names:
+            assert ("operator", name) in drawn()
+        return names
+
+    assert fixes() == ["hero.choose_file"]
+    with pytest.raises(RuntimeError, match="There is no file"):
+        bpy.ops.hero.choose_file(filepath="nothing.mp4")
+    assert bpy.ops.hero.choose_file(filepath=str(movie)) == {"FINISHED"}
+    assert (chosen.source, chosen.file) == ("FILE", str(movie))
+    assert fixes() == ["hero.pick_character"]
+    rig = mixamo(bpy)
+    bpy.context.view_layer.objects.active = None
+    assert bpy.ops.hero.pick_character(armature="character") == {"FINISHED"}
+    assert chosen.armature == rig
+    assert fixes() == []
+    chosen.source = "STRIP"
+    strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    scene.sequence_editor.active_strip = strip
+    chosen.strip = "gone"
+    assert fixes() == ["hero.forget_strip"]
+    assert bpy.ops.hero.forget_strip() == {"FINISHED"}
+    strip.mute = True
+    assert fixes() == ["hero.unmute_strip"]
+    assert bpy.ops.hero.unmute_strip() == {"FINISHED"}
+    chosen.model = "//nowhere"
+    assert fixes() == ["hero.choose_weights", "hero.show_preferences"]
+    assert bpy.ops.hero.choose_weights(directory="") == {"FINISHED"}
+    chosen.armature = mixamo(bpy, "legless", "Leg")
+    assert fixes() == ["hero.map_auto"]
+    chosen.armature = rig
+    monkeypatch.setattr(torch_folder, "find", lambda chosen="": None)
+    assert fixes() == ["hero.install_torch", "hero.show_preferences"]
+    assert bpy.ops.hero.show_preferences() == {"FINISHED"}
+
+
+def test_texts_can_be_translated(addon: Any) -> None:
+    texts = {("*", "Watching the clip"): "Der Clip wird angesehen", ("*", "Cancel"): "Abbrechen"}
+    bpy.app.translations.register("hero_test", {"de_DE": texts})
+    view = bpy.context.preferences.view
+    try:
+        view.language, view.use_translate_interface = "de_DE", True
+    except TypeError:
+        bpy.app.translations.unregister("hero_test")
+        pytest.skip("this Blender was built without translations")
+    try:
+        if bpy.app.translations.pgettext_iface("Watching the clip") == "Watching the clip":
+            pytest.skip("this Blender translates nothing without a window")
+        reaction = type("Reaction", (), {"stage": "Watching the clip", "left": 0.2})
+        assert panels.progress(reaction) == "Der Clip wird angesehen…"
+    finally:
+        view.language = "en_US"
+        bpy.app.translations.unregister("hero_test")
 
 
 def test_settings_come_from_the_panel(addon: Any) -> None:
@@ -177,10 +268,38 @@ class Layout:
         self._check("label", given)
         self.drawn.append(("label", given["text"]))
 
-    def operator(self, name: str, **given: Any) -> None:
+    def operator(self, name: str, **given: Any) -> Any:
         self._check("operator", given)
-        assert getattr(bpy.ops.hero, name.split(".")[1]).idname_py() == name
+        operator = getattr(bpy.ops.hero, name.split(".")[1])
+        assert operator.idname_py() == name
         self.drawn.append(("operator", name))
+        known = set(operator.get_rna_type().properties.keys())
+
+        class Given:
+            def __setattr__(self, key: str, value: Any) -> None:
+                assert key in known
+
+        return Given()
+
+    def operator_menu_enum(self, name: str, prop: str, **given: Any) -> None:
+        self._check("operator_menu_enum", given)
+        assert prop in getattr(bpy.ops.hero, name.split(".")[1]).get_rna_type().properties
+        self.drawn.append(("operator", name))
+
+    def menu(self, name: str, **given: Any) -> None:
+        self._check("menu", given)
+        assert hasattr(bpy.types, name)
+        self.drawn.append(("menu", name))
+
+    def separator(self, **given: Any) -> None:
+        self._check("separator", given)
+
+    def template_list(
+        self, kind: str, list_id: str, data: Any, name: str, active: Any, prop: str, **given: Any
+    ) -> None:
+        self._check("template_list", given)
+        assert hasattr(bpy.types, kind) and hasattr(data, name) and prop in active.bl_rna.properties
+        self.drawn.append(("list", kind))
 
     def progress(self, **given: Any) -> None:
         self._check("progress", given)
@@ -209,10 +328,18 @@ def test_panel_draws_in_every_state(addon: Any, movie: Path) -> None:
     mixamo(bpy)
     found = drawn()
     assert ("label", "Active: clip") in found
+    assert ("label", "1.2 s, 24 fps, frames 1 to 30") in found
     assert ("label", "Active: character") in found
+    assert ("label", "22 of 22 joints: Mixamo") in found
     assert ("prop", "seconds") not in found
     scene.hero.length = "SECONDS"
     assert ("prop", "seconds") in drawn()
+    for panel in (panels.HERO_PT_view3d_place, panels.HERO_PT_sequencer_place):
+        assert {name for _, name in drawn(panel)} == PLACE - {"delay_seconds", "face_object"}
+    scene.hero.delay_unit, scene.hero.face = "SECONDS", "OBJECT"
+    assert {name for _, name in drawn(panels.HERO_PT_view3d_place)} == PLACE - {"delay"}
+    for panel in (panels.HERO_PT_view3d_advanced, panels.HERO_PT_sequencer_advanced):
+        assert {name for _, name in drawn(panel)} == ADVANCED
     scene.hero.length = "MODEL"
     assert ("prop", "length") in drawn() and ("prop", "seconds") not in drawn()
 
@@ -229,7 +356,7 @@ def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path
     model = str(write_tiny(tmp_path / "tiny"))
     operators.Running.reaction = reaction = Reaction(scene, strip, mixamo(bpy), Settings(model=model))
     found = drawn()
-    assert ("progress", "Watching the clip…") in found
+    assert any(kind == "progress" and text.startswith("Watching the clip…") for kind, text in found)
     assert ("operator", "hero.cancel") in found
     assert ("operator", "hero.react") not in found
     assert not bpy.ops.hero.react.poll()
@@ -275,6 +402,10 @@ def test_operator_without_a_window_runs_straight_through(addon: Any, movie: Path
     assert len(bpy.data.actions) == 4
     assert compat.assigned_action(scene.hero.armature)[0].name == "clip take 1 seed 0.001"
     scene.hero.model = str(tmp_path / "nowhere")
+    with pytest.raises(RuntimeError, match="folder of the weights is gone"):
+        bpy.ops.hero.react()
+    (tmp_path / "nowhere").mkdir()
+    properties._seen.clear()
     with pytest.raises(RuntimeError, match="nowhere"):
         bpy.ops.hero.react()
     assert len(bpy.data.actions) == 4
@@ -374,4 +505,6 @@ def test_choices_are_saved_and_the_moment_is_not(addon: Any, tmp_path: Path) -> 
     bpy.ops.wm.open_mainfile(filepath=path)
     assert bpy.context.scene.hero.seed == 12
     names = {prop.identifier for prop in bpy.context.scene.hero.bl_rna.properties} - {"rna_type", "name"}
-    assert names == {"strip", "armature", "model", "takes", "seed", "length", "seconds", "preview_first"} | FIT
+    moment = {"take"}  # read from the character each time, and kept nowhere
+    clip = {"source", "strip", "file", "armature"}
+    assert names == clip | {"takes", "seed", "length", "seconds", "preview_first"} | FIT | PLACE | ADVANCED | moment

@@ -62,7 +62,7 @@ def made(scene: Any, rig: Any, model: str, movie: Path) -> Any:
 
 def curves(action: Any) -> dict[tuple[str, int], Any]:
     found = {}
-    for curve in takes._curves(action):
+    for curve in takes.curves(action):
         keys = np.empty(2 * len(curve.keyframe_points))
         curve.keyframe_points.foreach_get("co", keys)
         found[curve.data_path, curve.array_index] = keys.reshape(-1, 2)
@@ -260,7 +260,7 @@ def test_frames_of_the_scene(scene: Any, rig: Any, made: Any) -> None:
     scene.frame_current = 500
     assert edit_take.proposed_range(context, rig, made) == (11, 70)
     scene.frame_current = 40
-    for curve in takes._curves(made):  # of new keys all are selected, which means nothing
+    for curve in takes.curves(made):  # of new keys all are selected, which means nothing
         for key in curve.keyframe_points:
             key.select_control_point = 20 <= key.co[0] <= 28
     assert edit_take.proposed_range(context, rig, made) == (20, 28)
