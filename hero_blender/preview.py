@@ -369,8 +369,8 @@ def colours() -> dict[str, tuple[float, float, float]]:
     comes = getattr(view, "after_current_frame", None) or (0.1, 0.6, 0.3)
     return {
         "body": _plain(view.bone_pose_active),
-        "left": _plain(sets[3].normal),
-        "right": _plain(sets[0].normal),
+        "left": _plain(sets[3].active),
+        "right": _plain(sets[0].active),
         "before": _plain(was),
         "after": _plain(comes),
     }

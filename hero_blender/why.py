@@ -34,6 +34,7 @@ Array = npt.NDArray[Any]
 KEY = "hero_why"
 VERSION = 1
 MOST = 5  # moments that get a marker
+_MORE = 1.2  # times an even share, from where on a frame is one that counted
 _NAME = re.compile(r"HERO \d{1,3} %")
 _CHART = (256, 128)  # pixels
 
@@ -168,7 +169,8 @@ def _shape(strip: Any) -> tuple[tuple[float, float], tuple[float, ...]]:
 def moments(why: Why) -> list[Moment]:
     """The strongest moments, in the order of the clip; several frames in a row that counted are one."""
     shares = np.array(why.shares)
-    above = shares > 1.05 / len(shares)
+    above = shares > _MORE / len(shares)
+    above[np.argmax(shares)] = True  # where nothing stands out there is still a strongest one
     edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]]).astype(int)))
     found = []
     for first, end in zip(edges[::2], edges[1::2], strict=True):
@@ -261,7 +263,7 @@ def chart(shares: Array, size: tuple[int, int] = _CHART) -> Array:
     for bar, share in enumerate(shares):
         left, right = bar * width // count, (bar + 1) * width // count - max(1, width // count // 5)
         top = max(1, round(float(share) / tallest * (height - 1)))
-        picture[:top, left:right] = (*_LIT, 1.0) if share > 1.05 * even else (*_DIM, 1.0)
+        picture[:top, left:right] = (*_LIT, 1.0) if share > _MORE * even else (*_DIM, 1.0)
     return picture
 
 

@@ -156,6 +156,7 @@ def build_scene() -> Step:
     scene.sequence_editor.active_strip = strip
     scene.frame_end = 100
     yield from open_tabs()
+    area_of("VIEW_3D").spaces[0].overlay.show_bones = False  # the pictures are of HERO, not of Rigify's controls
     view = area_of("VIEW_3D").spaces[0].region_3d
     view.view_distance, view.view_location = 6.0, (0.0, 0.0, 0.8)
     yield 0.3
@@ -222,6 +223,32 @@ def react_once() -> Step:
     yield from picture("reacted")
 
 
+def react_again() -> Step:
+    """A further take, with nothing on the screen that takes a software renderer long to draw.
+
+    What is left of the gaps is what HERO does in Blender's thread, or takes of Python's lock.
+    """
+    bpy.context.scene.hero.seed = 1
+    with there("SEQUENCE_EDITOR"):
+        bpy.ops.screen.screen_full_area()
+    yield 1.0
+    Clock.take()
+    for area in bpy.context.window_manager.windows[0].screen.areas:
+        area.tag_redraw()
+    yield 0.3
+    note("gap_of_a_small_redraw", Clock.take())
+    start = time.perf_counter()
+    press("hero.react", "SEQUENCE_EDITOR")
+    yield running
+    yield lambda: not running()
+    note("further_take_seconds", round(time.perf_counter() - start, 2))
+    note("gaps_of_further_take", Clock.take())
+    with there("SEQUENCE_EDITOR"):
+        bpy.ops.screen.back_to_previous()
+    bpy.context.scene.hero.seed = 0
+    yield 0.5
+
+
 def undone() -> Step:
     before = rig_action()
     key("Z", ctrl=True)
@@ -234,7 +261,55 @@ def undone() -> Step:
     note("redo_same", rig_action() == before)
 
 
-SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone)
+def previewed() -> Step:
+    """Two takes as a skeleton before anything is keyed; the second is chosen."""
+    from hero_blender import preview
+
+    chosen = bpy.context.scene.hero
+    chosen.preview_first, chosen.takes, chosen.seed = True, 2, 8
+    press("hero.react")
+    yield running
+    yield lambda: not running()
+    bpy.context.scene.frame_set(1)
+    yield from picture("preview_first")
+    note("nothing_keyed_yet", [action.name for action in bpy.data.actions])
+    bpy.context.scene.frame_set(45)
+    Clock.take()
+    yield from picture("preview")
+    note("gap_of_drawing_the_preview", Clock.take())
+    press("hero.preview_turn", by=1)
+    yield from picture("preview_second")
+    note("preview_shows", preview.takes_shown())
+    press("hero.key_preview")
+    yield 0.3
+    note("keyed_from_preview", rig_action())
+    note("preview_is_gone", preview.shown() is None)
+    chosen.preview_first, chosen.takes = False, 1
+    yield from picture("keyed")
+
+
+def open_panel(cls: Any) -> None:
+    """Panels that begin closed are opened by a click; a script has to register them as open ones."""
+    bpy.utils.unregister_class(cls)
+    cls.bl_options = set()
+    bpy.utils.register_class(cls)
+
+
+def told_why() -> Step:
+    from hero_blender import why
+
+    open_panel(why.HERO_PT_view3d_why)
+    yield 0.5
+    press("hero.why")
+    yield 0.2
+    markers = bpy.context.scene.timeline_markers
+    note("markers", {marker.name: marker.frame for marker in markers})
+    yield from picture("why")
+    press("hero.why_clear")
+    note("markers_left", len(markers))
+
+
+SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone, react_again, previewed, told_why)
 
 
 def play() -> Step:
