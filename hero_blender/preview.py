@@ -219,6 +219,7 @@ class _Shown:
 class _State:
     shown: _Shown | None = None
     away: bool = False  # the objects are out of the file for as long as it is saved
+    following: bool = False
 
 
 def show(
@@ -252,6 +253,8 @@ def show(
         skeleton, _number(obj), _number(scene), motion, take, first_frame, options, about, shares or [], objects, action
     )
     _State.shown = shown
+    if action:
+        bpy.app.handlers.depsgraph_update_post.append(_follow)
     if objects:
         _put_objects()
     else:
@@ -284,8 +287,12 @@ def remove() -> None:
     shown, _State.shown, _State.away = _State.shown, None, False
     if shown is not None and shown.drawn is not None:
         shown.drawn.close()
-    if _frame_changed in bpy.app.handlers.frame_change_post:
-        bpy.app.handlers.frame_change_post.remove(_frame_changed)
+    for handlers, ours in (
+        (bpy.app.handlers.frame_change_post, _frame_changed),
+        (bpy.app.handlers.depsgraph_update_post, _follow),
+    ):
+        if ours in handlers:
+            handlers.remove(ours)
     _remove_objects()
     if shown is not None:
         _redraw()
@@ -555,6 +562,24 @@ def _move_objects(scene: bpy.types.Scene) -> None:
 def _frame_changed(scene: bpy.types.Scene, *_: Any) -> None:
     if _State.shown is not None and scene.session_uid == _State.shown.scene[1]:
         _move_objects(scene)
+
+
+@persistent  # type: ignore[untyped-decorator]
+def _follow(*_: Any) -> None:
+    """Another take of the character was picked: show that one, as long as it is a take that is shown."""
+    state, obj, scene = _State.shown, armature_of(), _scene_of()
+    if state is None or obj is None or scene is None or _State.following:
+        return
+    action = takes.shown(obj)
+    if action is None or action.name == state.action:
+        return
+    _State.following = True
+    try:
+        show_action(scene, obj, action)
+    except HeroError:
+        remove()
+    finally:
+        _State.following = False
 
 
 @persistent  # type: ignore[untyped-decorator]

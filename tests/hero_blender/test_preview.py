@@ -255,6 +255,29 @@ def test_a_keyed_take_is_shown_where_its_keys_have_it(rig: Any) -> None:
     preview.remove()
 
 
+def test_it_follows_when_another_take_is_picked(rig: Any) -> None:
+    scene = bpy.context.scene
+    joints = np.stack([walk_joints(44), walk_joints(44, heading=60.0)])
+    react.write_takes(rig, Motion(joints, None, np.array([44, 44])), "clip", 1, scene, EVERY)
+    first, second = (bpy.data.actions[f"clip take {number} seed {number - 1}"] for number in (1, 2))
+    one = preview.show_action(scene, rig, first).points
+    takes.show(rig, second)
+    bpy.context.view_layer.update()
+    two = preview.shown()
+    assert two is not None
+    assert np.abs(two.points - one).max() > 0.3
+    assert len([obj for obj in bpy.data.objects if preview.MARK in obj]) == 8
+    preview.remove()
+    assert preview._follow not in bpy.app.handlers.depsgraph_update_post
+    preview.show(scene, rig, walk())  # one that is not keyed yet stays what it is
+    takes.show(rig, first)
+    bpy.context.view_layer.update()
+    assert preview.takes_shown() == (0, 1)
+    assert preview._State.shown is not None
+    assert preview._State.shown.action == ""
+    preview.remove()
+
+
 @pytest.fixture
 def addon(blend: Any) -> Iterator[Any]:
     import hero_blender
