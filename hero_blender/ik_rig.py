@@ -16,7 +16,7 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from hero_core.retarget import BoneKeys, BoneMap, Pose, Rig
+from hero_core.retarget import BoneKeys, BoneMap, Pose, Reach, Rig
 from hero_core.retarget.options import Options
 from hero_core.retarget.rotations import across, continuous, to_matrix, to_quaternion, unit
 from hero_core.retarget.solve import location_channel
@@ -97,20 +97,24 @@ def steer(chains: list[Chain], rig: Rig, bones: BoneMap, solved: Pose, keys: Bon
     heads = solved.heads
     if options.in_place or options.root == "object":
         heads = heads - solved.path[:, None]
-    steered = set()
+    steered, limbs = set(), []
     for chain in chains:
         root, end = bones.joints[chain.joints[0]], bones.joints.get(chain.joints[2])
         steered |= {rig.names[row] for joint in chain.joints[:2] for row in bones.segments.get(joint, ())}
         tip = heads[:, chain.owner] + solved.turns[:, chain.owner] @ (chain.tip - rig.heads[chain.owner])
         turn = solved.turns[:, end if end is not None else chain.owner]
         _key(chain.target, rig, keys, tip, chain.tip, turn, rotations, locations)
+        middle = rig.heads[bones.joints[chain.joints[1]]]
+        carriers = tuple(name for row in rig.line(root)[1:] if (name := rig.names[row]) in keys.rotations)
+        lengths = float(np.linalg.norm(middle - rig.heads[root])), float(np.linalg.norm(chain.tip - middle))
+        limbs.append(Reach(rig.names[chain.target], carriers, heads[:, root], tip, lengths))
         if chain.pole is not None:
             hinge = solved.hinges[chain.joints[1]]
             place = _pole(rig, chain, root, heads[:, root], tip, solved.turns[:, root], hinge)
             _key(chain.pole, rig, keys, place, rig.heads[chain.pole], None, rotations, locations)
     skipped = tuple(name for name in keys.skipped if name not in steered)
     still = tuple(name for name in keys.still if name not in rotations and name not in locations)
-    return replace(keys, rotations=rotations, locations=locations, skipped=skipped, still=still)
+    return replace(keys, rotations=rotations, locations=locations, skipped=skipped, still=still, limbs=tuple(limbs))
 
 
 def _pole(rig: Rig, chain: Chain, root: int, start: Array, tip: Array, turn: Array, hinge: Array) -> Array:

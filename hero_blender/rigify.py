@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from hero_core.errors import HeroError
 from hero_core.motion import JOINTS
-from hero_core.retarget import BoneKeys, BoneMap, Pose, Preset, Rig, load_presets, map_bones, pose
+from hero_core.retarget import BoneKeys, BoneMap, Pose, Preset, Reach, Rig, load_presets, map_bones, pose
 from hero_core.retarget.options import Options
 from hero_core.retarget.rotations import across, basis, continuous, slerp, swing, to_quaternion, unit
 from hero_core.retarget.solve import location_channel
@@ -135,6 +135,7 @@ class _Controls:
         self.locations: dict[str, Array] = {}
         self.basis: dict[int, Array] = {}  # row of a control -> (N, 3, 3) its rotation away from rest, own axes
         self.shares = _shares(obj, rig)
+        self.reaches: list[Reach] = []
         self.shift = np.zeros((self.count, 3))  # of everything that hangs on the torso
         hips_carry = options.root == "hips" and not options.in_place
         # (N, 3) the way that the controls do not go themselves, because the root or the object does, or nothing
@@ -223,6 +224,7 @@ class _Controls:
             travel=travel,
             measures=dict(self.solved.measures),
             contacts=self.solved.contacts.named() if self.solved.contacts is not None else None,
+            limbs=tuple(self.reaches),
         )
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:
@@ -262,6 +264,11 @@ class _Controls:
         controls = _controls(side)
         self.turn(controls[joints[2]], end_turn, above=np.eye(3))
         self.place(controls[joints[2]], end)
+        body = _controls()
+        carriers = (controls["collar"], body["chest"]) if joints[0] == "shoulder" else (body["hips"],)
+        carriers = tuple(name for name in (*carriers, body["torso"]) if name in self.rotations)
+        upper_length, lower_length = (float(np.linalg.norm(rest[k + 1] - rest[k])) for k in (0, 1))
+        self.reaches.append(Reach(controls[joints[2]], carriers, root, end, (upper_length, lower_length)))
         chord = unit(end - root)
         out = np.cross(chord, across(self.solved.hinges[f"{side}_{joints[1]}"], chord))
         pole = controls[joints[1]]

@@ -29,13 +29,14 @@ import numpy.typing as npt
 
 from ..motion import FPS
 from .options import Options
-from .rig import BoneKeys, Rig
+from .rig import BoneKeys, Reach, Rig
 from .rotations import EULER_ORDERS, continuous, to_axis_angle, to_euler, to_matrix, unit
 
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
-_STILL, _MOVING = (0.01, 0.14), (0.08, 1.0)
+_STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
+_SLIDE, _TIGHTER = 0.009, 1.2  # m/s at which feet that stand may slide in the mean; steps to that
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 60
 
@@ -394,6 +395,10 @@ def _chain(blocks: Array, beside: Array, right: Array, depth: int = 0) -> Array:
 class _Reduction:
     """T tracks (bones with keys) of N poses, and the places (whole frames) where keys may stand."""
 
+    state: Array  # (4, R, G) of the key at each place: value, slope, share of the handle after it and of that before it
+    fitted: Array  # (T, N, C) the curves
+    lean: Array  # (T, N) weight
+
     def __init__(
         self,
         keys: BoneKeys,
@@ -472,10 +477,8 @@ class _Reduction:
 
         ends: dict[tuple[str, int], float] = {}  # (bone that carries it, row whose head it is) -> tolerances
         last = [name for name in rows if name not in above.values()]
-        # Both ends of a limb that reaches for a target: where the trunk carries it, and the target.
-        share = _TARGET if any(name in keys.locations and name in keys.rotations for name in last) else 1.0
         for name in last:
-            ends[name, rows[name]] = share if name in keys.rotations else _POLE
+            ends[name, rows[name]] = 1.0 if name in keys.rotations else _POLE
         for joint in _ENDS:
             bone = keys.joints.get(joint)
             if bone is None or bone not in rig.index:
@@ -493,6 +496,12 @@ class _Reduction:
         sources: list[int] = []
         owners: list[int] = []
         begins: list[int] = []
+        self.stands: list[tuple[int, Array, Array]] = []  # end, metres of its tolerance, poses from which it stands on
+        stands = {}
+        for name, runs in (keys.contacts or {}).items():
+            foot = keys.joints.get(name.replace("heel", "ankle").replace("ball", "foot"))
+            if foot in rig.index:
+                stands[rig.index[foot]] = runs
         for (carrier, row), share in ends.items():
             begin = len(maps)
             end = self.heads[carrier] + turns[carrier] @ (rig.heads[row] - rig.heads[rows[carrier]])
@@ -516,6 +525,33 @@ class _Reduction:
                     sources.append(len(self.names) + self.placed.index(track))
                     owners.append(track)
                 now = above[now]
+            if len(maps) > begin:
+                if row in stands and not (first and for_feet < 1.0):
+                    on = [pose for start, stop in stands[row] for pose in range(start, min(stop, self.count) - 1)]
+                    if on:
+                        self.stands.append((len(begins), allowed / keys.scale, np.array(on)))
+                begins.append(begin)
+        for limb in keys.limbs:
+            begin = len(maps)
+            along = unit(limb.tip - limb.root)
+            most = tolerance / float(np.cbrt(np.linalg.det(world)))
+            into = along[:, :, None] * along[:, None, :] / _bending(limb, self.angle, most)[:, None, None]
+            target: list[str] = []
+            now = limb.target if limb.target in rows else None
+            while now is not None:
+                target.append(now)
+                now = above[now]
+            for sign, point, names in ((1.0, limb.tip, target), (-1.0, limb.root, limb.carriers)):
+                for name in names:
+                    track = track_of.get(name)
+                    if track is not None and self.modes[track]:
+                        maps.append(sign * into @ _across(point - self.heads[name]) @ self.frames_of[name])
+                        sources.append(track)
+                        owners.append(track)
+                    if track is not None and track in self.placed:
+                        maps.append(sign * into @ axes[name])
+                        sources.append(len(self.names) + self.placed.index(track))
+                        owners.append(track)
             if len(maps) > begin:
                 begins.append(begin)
         self.maps = np.stack(maps)  # (P, N, 3, 3) error of a source -> what an end is off by, in tolerances
@@ -568,11 +604,10 @@ class _Reduction:
         self.weights = (own / self.level) ** 2
         self.wanted = self.values[self.track, :, self.column] * self.level  # (R, N)
         self.drift = np.gradient(self.wanted, self.frames, axis=1)
-        # (4, R, G) of the key at each place: value, slope, share of the handle after it and of that before it
         third = np.full((len(self.track), len(self.places)), 1 / 3)
-        self.state: Array = np.stack([self.wanted[:, self.pose], self.drift[:, self.pose], third, third])
-        self.fitted: Array = self.values.copy()  # (T, N, C)
-        self.lean: Array = np.ones((len(self.names), self.count))
+        self.state = np.stack([self.wanted[:, self.pose], self.drift[:, self.pose], third, third])
+        self.fitted = self.values.copy()
+        self.lean = np.ones((len(self.names), self.count))
 
     def _refit(self, mask: Array, tracks: Array, steps: int) -> None:
         """Fit the curves of some of the (T,) tracks anew, from where they are."""
@@ -607,12 +642,28 @@ class _Reduction:
         for turn in range(_ROUNDS):
             off = self._off(self.fitted)
             bad = off.max(1) > 1.0
-            if not bad.any():
+            if not bad.any() and not self._hold():
                 break
             self.lean[bad] = np.clip(self.lean[bad] * np.clip(off[bad], 0.5, 2.0), 0.05, 20.0)
             self._insert(mask, off, _NEAR_MISS if turn % 3 < 2 and turn < _PATIENCE else 1.0)
             self._refit(mask, bad, _STEPS[1])
         return mask
+
+    def _hold(self) -> bool:
+        """Whether standing feet slide more than they may; if so, less is allowed to them from now on."""
+        moved = self._moved(self._errors(self.fitted))[1]
+        speeds = []
+        for end, metres, poses in self.stands:
+            way = (moved[end] * metres[:, None])[:, [0, 2]]
+            speeds.append(np.linalg.norm(way[poses + 1] - way[poses], axis=-1) * FPS)
+        if not speeds or np.concatenate(speeds).mean() <= _SLIDE:
+            return False
+        for (end, metres, poses), own in zip(self.stands, speeds, strict=True):
+            if own.mean() > _SLIDE:
+                standing = np.unique([poses, poses + 1])
+                self.maps[np.ix_(self.end_of == end, standing)] *= _TIGHTER
+                metres[standing] /= _TIGHTER
+        return True
 
     def _insert(self, mask: Array, off: Array, limit: float) -> None:
         """Set a key where each segment is worst."""
@@ -808,8 +859,7 @@ class _Reduction:
         """(T, N) by how many tolerances each track is to blame for being off."""
         errors = self._errors(fitted)
         off = np.linalg.norm(errors[: len(self.names)], axis=-1) / self.angles
-        shares = np.einsum("pnij,pnj->pni", self.maps, errors[self.sources])
-        moved = np.add.reduceat(shares, self.ends, axis=0)  # (E, N, 3)
+        shares, moved = self._moved(errors)
         size = np.linalg.norm(moved, axis=-1)
         if size.max() <= 1.0:
             return np.asarray(off)
@@ -819,6 +869,11 @@ class _Reduction:
         worst = np.maximum.reduceat(blame[self.by_owner], self.owner_starts, axis=0)
         off[self.owner_rows] = np.maximum(off[self.owner_rows], worst)
         return np.asarray(off)
+
+    def _moved(self, errors: Array) -> tuple[Array, Array]:
+        """(P, N, 3) by how many tolerances each source moves an end, (E, N, 3) what that is together."""
+        shares = np.einsum("pnij,pnj->pni", self.maps, errors[self.sources])
+        return shares, np.add.reduceat(shares, self.ends, axis=0)
 
     def _alone(self, fitted: Array) -> Array:
         """(T, N) the same, were all other tracks without error."""
@@ -831,15 +886,30 @@ class _Reduction:
 
 
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
-_TARGET = 0.35  # the middle of a nearly straight limb moves by some times what its IK target or its root moves
-_POLE = 1.5  # a pole target is far from the joint that it aims, which moves by a fraction of what it moves
+_CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight
+_POLE = 0.6  # a pole target aims the plane of its limb: it is about as far from that as the end of the limb
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
 # The first keys: tolerances that a segment with ends and handles as they come may be off (fitted ones halve that), the
 # share of an end's tolerance that it is worth to a single bone, poses in a segment, starts at a time.
 _AT_FIRST, _SHARE, _LONGEST, _EVEN, _AT_ONCE = 1.4, 0.7, 14, 0.1, 512
 _STEPS = (5, 2, 3, 3)  # of the fit: at first, after adding keys, after taking out; of handles before taking out
 _THIN = 2  # times that keys are taken out
-_DISPENSABLE, _BLAME, _PATIENCE = 1.8, 0.7, 8
+_DISPENSABLE, _BLAME, _PATIENCE = 1.8, 0.7, 4
+
+
+def _bending(limb: Reach, angle: float, most: float) -> Array:
+    """(N,) by how much both ends of a limb may come nearer or go apart for its joint to turn by no more than an angle.
+
+    Between a share of ``most`` and ``most``: a straight limb bends by degrees where its ends come nearer by hairs.
+    """
+    upper, lower = limb.lengths
+    squares, product = upper**2 + lower**2, 2 * upper * lower
+    apart = np.linalg.norm(limb.tip - limb.root, axis=-1)
+    bend = np.arccos(np.clip((apart**2 - squares) / product, -1.0, 1.0))
+    nearer, further = (np.sqrt(squares + product * np.cos(np.clip(bend + way, 0.0, np.pi))) for way in (angle, -angle))
+    here = np.sqrt(squares + product * np.cos(bend))
+    allowed = np.minimum(here - nearer, np.where(bend > angle, further - here, np.inf))
+    return np.asarray(np.clip(allowed, _CLOSEST * most, most))
 
 
 def _across(arms: Array) -> Array:

@@ -93,6 +93,23 @@ class Rig:
         return line[line.index(top) : 0 : -1] if top in line else []
 
 
+@dataclass(frozen=True)
+class Reach:
+    """A limb of two bones that a solver in the rig bends, so that it ends at a keyed target.
+
+    target     the bone that is keyed for that
+    carriers   keyed bones that carry the root of the limb
+    root, tip  (N, 3) where the limb begins and ends, armature space
+    lengths    of its two bones
+    """
+
+    target: str
+    carriers: tuple[str, ...]
+    root: Array
+    tip: Array
+    lengths: tuple[float, float]
+
+
 @dataclass
 class BoneKeys:
     """Keys of one take, one for each pose; values are those of Blender's pose channels (relative to rest).
@@ -108,6 +125,7 @@ class BoneKeys:
     measures    what was measured on the way, name -> number, see ``Pose``
     contacts    name ("left_heel", "left_ball" ...) -> (first, end) of the poses in which it stands, half open; None
                 where feet were not to be held
+    limbs       those that the rig bends itself, for its targets to be keyed closely where a limb is nearly straight
     """
 
     rotations: dict[str, Array]
@@ -120,6 +138,7 @@ class BoneKeys:
     travel: Array | None = None
     measures: dict[str, float] = field(default_factory=dict)
     contacts: dict[str, list[tuple[int, int]]] | None = None
+    limbs: tuple[Reach, ...] = ()
 
     @property
     def poses(self) -> int:
