@@ -13,10 +13,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bpy
 
+from hero_core.batch import STALE, Stopped, UsageError
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
 from hero_core.output import check_output, whole_file
@@ -24,7 +25,8 @@ from hero_core.retarget.mapping import write_map
 from hero_core.retarget.options import Options
 from hero_core.video import read_video
 
-from . import bone_map, compat, react, rigfile
+from . import bake, bake_preview, bone_map, compat, export, react, rigfile
+from .place import Choice
 from .report import measured
 
 
@@ -55,14 +57,14 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
         "--length", choices=["clip", "model"], default="clip", help="model: it chooses one for each take"
     )
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--model", help="folder of weights; default: those that ship")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    command.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    _add_model(command)
 
     command = commands.add_parser("retarget", parents=[common], help="put a motion on a rig")
     command.add_argument("--motion", type=Path, required=True, help="motion.npz or joints.npy")
-    for each in (commands.choices["react"], command):
+    for each in (commands.choices["react"], command, _add_bake(commands, standalone)):
         _add_fit(each)
+    for each in (commands.choices["react"], commands.choices["bake"]):
+        _add_place(each)
 
     command = commands.add_parser("map", help="tell which bone is which joint, how it was found and how sure that is")
     command.add_argument("--rig", type=Path, required=standalone, help=rig_help)
@@ -70,6 +72,54 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
     command.add_argument("--map", type=Path, help=".json to check against the rig")
     command.add_argument("--out", type=Path, help=".json to write: correct it, then give it with --map")
     return root
+
+
+def _add_bake(commands: Any, standalone: bool) -> argparse.ArgumentParser:
+    opened = "" if standalone else "; default: the opened file"
+    command: argparse.ArgumentParser = commands.add_parser(
+        "bake",
+        help="react to many clips; what was stopped goes on where it was",
+        description="Reacts to all clips of a folder (and of those in it) or of a list. A .csv has a column clip and, "
+        "as needed, rig, armature, map, takes, seed, seconds (a number, clip or model) and name; a .json the same as a "
+        "list of objects; a .txt one path in a line. Paths are relative to the list. Started again after any end, it "
+        "goes on where it was. Exit codes: 0 all is there, 1 some clips failed, 2 it could not begin, 3 it had to stop "
+        "(disk full), 130 Ctrl-C, 143 SIGTERM.",
+    )
+    command.add_argument("clips", type=Path, help="folder of clips, or a .csv, .json or .txt list of them")
+    command.add_argument("--out", type=Path, required=True, help="folder of the results; it is made if need be")
+    command.add_argument(
+        "--rig", type=Path, nargs="+", help=f"one or several files of characters, for clips that name none{opened}"
+    )
+    command.add_argument("--armature", help="name of the armature, where a rig has several")
+    command.add_argument("--map", type=Path, help=".json of which bone is which joint")
+    command.add_argument(
+        "--format", nargs="+", choices=export.FORMATS, help="files to write for each take (default: blend)"
+    )
+    command.add_argument(
+        "--preview", nargs="+", choices=list(bake_preview.KINDS), help="pictures of each take: a .png, an .mp4, or both"
+    )
+    command.add_argument("--takes", type=int, default=1, help="how many reactions, from each seed on")
+    command.add_argument("--seed", type=int, nargs="+", help="one or several (default: 0)")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, help="length of the reactions; default: that of the clip")
+    length.add_argument(
+        "--length", choices=["clip", "model"], default="clip", help="model: it chooses one for each take"
+    )
+    _add_model(command)
+    farm = command.add_argument_group("farm")
+    farm.add_argument("--jobs", type=int, default=1, help="processes on this machine")
+    farm.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the list, counted from 1")
+    farm.add_argument(
+        "--stale", type=float, default=STALE, help="seconds after which clips of a lost machine are taken over"
+    )
+    command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return command
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help="folder of weights; default: those that ship")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    command.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
 
 
 def _add_fit(command: argparse.ArgumentParser) -> None:
@@ -102,6 +152,44 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_place(command: argparse.ArgumentParser) -> None:
+    """The choices of ``place.Choice``."""
+    group = command.add_argument_group("timing and place", "when, where and which way round")
+    group.add_argument(
+        "--delay", default="0", metavar="FRAMES|SECONDSs",
+        help="how much later than the clip it starts: frames of the scene, or seconds as in 0.5s; may be negative",
+    )  # fmt: skip
+    group.add_argument("--time-scale", type=float, default=1.0, help="how long it takes: 2 is half as fast")
+    group.add_argument(
+        "--face-to",
+        metavar="camera|NAME",
+        help="face the camera or an object; default: as the character stands",
+    )
+    group.add_argument("--at-origin", action="store_true", help="start at the scene's origin, not where it stands")
+    group.add_argument("--mirror", action="store_true", help="exchange left and right")
+    group.add_argument("--start-pose", action="store_true", help="follow the pose that the character has then")
+
+
+def _place(args: argparse.Namespace) -> Choice:
+    frames, seconds = 0, 0.0
+    try:
+        if args.delay.endswith("s"):
+            seconds = float(args.delay[:-1])
+        else:
+            frames = int(args.delay)
+    except ValueError as err:
+        raise HeroError(
+            f"A delay is a number of frames, such as -12, or seconds, such as 0.5s; '{args.delay}' is neither."
+        ) from err
+    face: Literal["character", "camera", "object"] = "character"
+    if args.face_to:
+        face = "camera" if args.face_to.lower() == "camera" else "object"
+    return Choice(
+        frames, seconds, args.time_scale, face, args.face_to or "", "origin" if args.at_origin else "character",
+        args.mirror, args.start_pose,
+    )  # fmt: skip
+
+
 def _fit(args: argparse.Namespace) -> Options:
     return Options(
         preserve=args.preserve,
@@ -119,13 +207,15 @@ def _fit(args: argparse.Namespace) -> Options:
 
 
 def main(argv: list[str], standalone: bool = False) -> int:
-    """Exit code: 0 only when the result is there. Problems are told in one line on stderr."""
+    """Exit code: 0 only when the result is there; ``bake`` has more of them. Problems are one line on stderr."""
     try:
         args = parser(standalone).parse_args(argv)
+        if args.command == "bake":
+            return _bake(args, argv)
         run(args)
     except HeroError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
+        print(f"error: {err}".encode(errors="backslashreplace").decode(), file=sys.stderr)
+        return 2 if isinstance(err, UsageError) else 3 if isinstance(err, Stopped) else 1
     except SystemExit as end:  # argparse: help or usage
         return end.code if isinstance(end.code, int) else 2
     except KeyboardInterrupt:
@@ -158,6 +248,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def _bake(args: argparse.Namespace, argv: list[str]) -> int:
+    args.argv = argv
+    settings = react.Settings(
+        1, args.seconds, False, 0, args.model, args.device, args.dtype, fit=_fit(args), place=_place(args)
+    )
+    return bake.run(args, settings)
+
+
 def _map(args: argparse.Namespace) -> dict[str, Any]:
     out = check_output(args.out, ".json") if args.out is not None else None
     obj = _character(args)
@@ -178,8 +276,9 @@ def _map(args: argparse.Namespace) -> dict[str, Any]:
 
 def _react(args: argparse.Namespace) -> dict[str, Any]:
     settings = react.Settings(
-        args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype, fit=_fit(args)
-    )
+        args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype,
+        fit=_fit(args), place=_place(args),
+    )  # fmt: skip
     if args.video is None:
         armature = _character(args)
         return react.react_strip(_scene(), _strip(_scene(), args.strip), armature, settings, _show)
@@ -192,11 +291,12 @@ def _react(args: argparse.Namespace) -> dict[str, Any]:
     scene = _scene()
     imported = args.rig is not None and args.rig.suffix.lower() != ".blend"
     if imported:
-        _match_rate(scene, clip.fps)
+        bake.match_rate(scene, clip.fps)
     first = scene.frame_start
-    report = react.react_video(scene, clip, args.video.stem, first, armature, settings, _show)
+    path = str(args.video.absolute())
+    report = react.react_video(scene, clip, args.video.stem, first, armature, settings, _show, path)
     report["seconds"]["watch"] = watched
-    strip = compat.add_movie(scene, str(args.video.absolute()), clip.fps, first)
+    strip = compat.add_movie(scene, path, clip.fps, first)
     if imported:
         scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(report))
     return report
@@ -237,12 +337,6 @@ def _strip(scene: bpy.types.Scene, name: str | None) -> Any:
 
 def _names(strips: list[Any]) -> str:
     return ", ".join(f"'{strip.name}'" for strip in strips) or "none"
-
-
-def _match_rate(scene: bpy.types.Scene, fps: float) -> None:
-    """Give a scene that was made for an imported character the rate of the video, so that the strip is exact."""
-    scene.render.fps = max(1, round(fps))
-    scene.render.fps_base = scene.render.fps / fps if abs(fps - round(fps)) > 1e-3 else 1.0
 
 
 def _last_key(report: dict[str, Any]) -> int:
