@@ -96,6 +96,10 @@ def load() -> None:
 
     Raises HeroError where its libraries cannot be loaded.
     """
+    # Its threads that wait are to sleep: spinning, as is usual, they take the cores from Blender, and beside other busy
+    # programs they are ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     try:
         import torch  # noqa: F401
     except (ImportError, OSError) as err:
