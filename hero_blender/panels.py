@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import bpy
 
-from . import clip_facts, compat, map_state, operators, presets, properties, take_list, takes
+from . import clip_facts, compat, map_state, operators, presets, preview, properties, take_list, takes
 
 _translations: Any = bpy.app.translations
 iface, rpt = _translations.pgettext_iface, _translations.pgettext_rpt
@@ -48,6 +48,7 @@ class _ReactPanel(_Panel):
         column = layout.column(align=True)
         column.prop(chosen, "takes")
         column.prop(chosen, "seed")
+        layout.prop(chosen, "preview_first")
 
         reaction = operators.Running.reaction
         if reaction is not None:
@@ -60,6 +61,7 @@ class _ReactPanel(_Panel):
         row = layout.row()
         row.scale_y = 1.6
         row.operator("hero.react", icon="PLAY")
+        preview.draw(layout)
 
 
 def progress(reaction: Any) -> str:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
 
 Array = npt.NDArray[Any]
+_translations: Any = bpy.app.translations
+rpt = _translations.pgettext_rpt
 
 MARK = "hero_preview"  # custom property of the data-blocks that are ours
 NAME = "HERO Preview"
@@ -635,7 +637,7 @@ class HERO_OT_preview(bpy.types.Operator):
     """Show the take of the character as a skeleton with the way of its hips and feet, and where they stand"""
 
     bl_idname = "hero.preview"
-    bl_label = "Preview Take"
+    bl_label = "Show Skeleton and Trails"
 
     action: bpy.props.StringProperty(  # type: ignore[valid-type]
         name="Take", description="The take to show; empty for the one that the character plays", options={"SKIP_SAVE"}
@@ -727,50 +729,33 @@ def takes_shown() -> tuple[int, int]:
     return (0, 0) if _State.shown is None else (_State.shown.take, len(_State.shown.motion.lengths))
 
 
-class _PreviewPanel:
-    bl_label = "Preview"
-    bl_region_type = "UI"
-    bl_category = "HERO"
-
-    layout: bpy.types.UILayout
-
-    def draw(self, context: bpy.types.Context) -> None:
-        layout = self.layout
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(context.scene.hero, "preview_first")
-        state, obj = _State.shown, armature_of()
-        if state is None or obj is None:
-            action = takes.shown(properties.chosen_armature(context))
-            if action is not None:
-                layout.operator("hero.preview", icon="ARMATURE_DATA")
-            return
-        take, count = takes_shown()
-        row = layout.row(align=True)
-        row.label(text=state.action or f"{obj.name}, take {take + 1} of {count}", icon="ARMATURE_DATA")
-        if count > 1:
-            row.operator("hero.preview_turn", text="", icon="TRIA_LEFT").by = -1
-            row.operator("hero.preview_turn", text="", icon="TRIA_RIGHT").by = 1
-        row = layout.row(align=True)
-        if not state.action:
-            row.operator("hero.key_preview", icon="KEYINGSET")
-        row.operator("hero.preview_end", icon="X", text="" if not state.action else "Hide")
+def draw(layout: bpy.types.UILayout) -> None:
+    """What can be done with takes that are not keyed yet; below React."""
+    state, obj = _State.shown, armature_of()
+    if state is None or obj is None or state.action:
+        return
+    take, count = takes_shown()
+    column = layout.box().column()
+    row = column.row(align=True)
+    row.label(text=rpt("Preview of take %d of %d") % (take + 1, count), icon="HIDE_OFF", translate=False)
+    if count > 1:
+        row.operator("hero.preview_turn", text="", icon="TRIA_LEFT").by = -1
+        row.operator("hero.preview_turn", text="", icon="TRIA_RIGHT").by = 1
+    row = column.row(align=True)
+    row.operator("hero.key_preview", icon="KEYINGSET")
+    row.operator("hero.preview_end", icon="X", text="")
 
 
-class HERO_PT_view3d_preview(_PreviewPanel, bpy.types.Panel):
-    bl_space_type = "VIEW_3D"
-    bl_parent_id = "HERO_PT_view3d"
+def draw_toggle(layout: bpy.types.UILayout) -> None:
+    """Skeleton and trails of the take that the character plays, on or off; in the panel of takes."""
+    state = _State.shown
+    if state is not None and state.action and armature_of() is not None:
+        layout.operator("hero.preview_end", icon="HIDE_ON", text="Hide Skeleton and Trails")
+    else:
+        layout.operator("hero.preview", icon="HIDE_OFF")
 
 
-class HERO_PT_sequencer_preview(_PreviewPanel, bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_parent_id = "HERO_PT_sequencer"
-
-
-CLASSES = (
-    HERO_OT_preview, HERO_OT_preview_end, HERO_OT_preview_turn, HERO_OT_key_preview, HERO_PT_view3d_preview,
-    HERO_PT_sequencer_preview,
-)  # fmt: skip
+CLASSES = (HERO_OT_preview, HERO_OT_preview_end, HERO_OT_preview_turn, HERO_OT_key_preview)
 
 
 def register() -> None:

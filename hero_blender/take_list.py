@@ -9,7 +9,7 @@ import bpy
 
 from hero_core.errors import HeroError
 
-from . import compare, edit_take, properties, takes
+from . import compare, edit_take, preview, properties, takes
 from .operators import JobOperator, busy
 from .react import Reaction, Settings
 
@@ -470,6 +470,7 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
     row.operator("hero.take_part", icon="ACTION_TWEAK")
     row.operator("hero.take_extend", icon="FORWARD")
+    preview.draw_toggle(layout)
 
 
 CLASSES = (

@@ -36,7 +36,7 @@ VERSION = 1
 MOST = 5  # moments that get a marker
 _MORE = 1.2  # times an even share, from where on a frame is one that counted
 _NAME = re.compile(r"HERO \d{1,3} %")
-_CHART = (256, 128)  # pixels
+_CHART = (256, 256)  # pixels; icons are square
 
 
 @dataclass(frozen=True)
@@ -289,12 +289,9 @@ def icon(action: bpy.types.Action) -> int:
             shares = np.array(Why.from_json(text).shares)
         except HeroError:
             return 0
-        side = _CHART[0]
-        square = np.zeros((side, side, 4), np.float32)  # icons are square
-        square[: _CHART[1]] = chart(shares)
         known = _Icons.previews.new(text)
-        known.image_size = known.icon_size = (side, side)
-        known.image_pixels_float = known.icon_pixels_float = square.ravel()
+        known.image_size = known.icon_size = _CHART
+        known.image_pixels_float = known.icon_pixels_float = chart(shares).ravel()
     return int(known.icon_id)
 
 
@@ -378,7 +375,7 @@ class _WhyPanel:
         number = icon(action)
         column = layout.column(align=True)
         if number:
-            column.template_icon(icon_value=number, scale=8.0)
+            column.template_icon(icon_value=number, scale=6.0)
         row = column.row()
         row.active = False
         row.label(text="Start of the clip")

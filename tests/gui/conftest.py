@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("driver.py")
-SIZE = (1600, 900)
+SIZE = (1440, 1080)
 
 
 @pytest.fixture(scope="session")

@@ -124,8 +124,10 @@ def open_tabs() -> Step:
 def build_scene() -> Step:
     """The demo's clip in the sequencer, a Rigify human in the 3D view: what an animator has when HERO is opened."""
     from demo import mannequin
+    from hero_blender import why
 
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    open_panel(why.HERO_PT_view3d_why)
     yield 0.5
     window = bpy.context.window_manager.windows[0]
     bpy.ops.preferences.addon_enable(module="rigify")
@@ -141,7 +143,7 @@ def build_scene() -> Step:
         obj.select_set(obj == rig)
     bpy.context.view_layer.objects.active = rig
     with there():
-        bpy.ops.screen.area_split(direction="HORIZONTAL", factor=0.36)
+        bpy.ops.screen.area_split(direction="HORIZONTAL", factor=0.28)
     yield 0.2
     views = [area for area in window.screen.areas if area.type == "VIEW_3D"]
     min(views, key=lambda area: area.y).ui_type = "SEQUENCE_EDITOR"
@@ -295,21 +297,67 @@ def open_panel(cls: Any) -> None:
     bpy.utils.register_class(cls)
 
 
-def told_why() -> Step:
-    from hero_blender import why
+def changed() -> Step:
+    """Switch takes, make a further one of the same clip, and one with another middle; take that back."""
+    obj, scene = bpy.data.objects["Human"], bpy.context.scene
+    now = rig_action()
+    press("hero.take_step", by=1)
+    yield 0.3
+    note("after_step", [now, rig_action()])
+    yield from picture("takes")
+    before = len(bpy.data.actions)
+    start = time.perf_counter()
+    press("hero.take_more")
+    yield running
+    yield lambda: not running()
+    note("further_take_of_a_clip_seconds", round(time.perf_counter() - start, 2))
+    note("made_by_more", len(bpy.data.actions) - before)
+    old = places(obj, scene)
+    press("hero.take_part", first=40, last=65)
+    yield running
+    yield lambda: not running()
+    new = places(obj, scene)
+    far = [max(abs(a - b) for a, b in zip(old[frame], new[frame], strict=True)) for frame in range(100)]
+    note("changed_inside", round(max(far[42:62]), 4))
+    note("changed_before", max(far[:38]))
+    note("changed_after", max(far[68:]))
+    note("changed_each_5", [round(max(far[frame : frame + 5]), 4) for frame in range(0, 100, 5)])
+    scene.frame_set(52)
+    yield from picture("changed_part")
+    name = rig_action()
+    key("Z", ctrl=True)
+    yield 0.6
+    note("after_undo_of_change", [name, rig_action()])
 
-    open_panel(why.HERO_PT_view3d_why)
-    yield 0.5
+
+def places(obj: Any, scene: Any) -> list[list[float]]:
+    """Where both hands and the head are, for each frame."""
+    found = []
+    for frame in range(1, 101):
+        scene.frame_set(frame)
+        heads = [obj.pose.bones[name].head for name in ("ORG-hand.L", "ORG-hand.R", "ORG-spine.006")]
+        found.append([value for head in heads for value in head])
+    return found
+
+
+def told_why() -> Step:
+    markers = bpy.context.scene.timeline_markers
     press("hero.why")
     yield 0.2
-    markers = bpy.context.scene.timeline_markers
     note("markers", {marker.name: marker.frame for marker in markers})
+    yield from picture("markers", "SEQUENCE_EDITOR")
+    with there():
+        bpy.ops.screen.screen_full_area()
+    yield 1.0
     yield from picture("why")
+    with there():
+        bpy.ops.screen.back_to_previous()
+    yield 0.5
     press("hero.why_clear")
     note("markers_left", len(markers))
 
 
-SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone, react_again, previewed, told_why)
+SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone, react_again, previewed, changed, told_why)
 
 
 def play() -> Step:
