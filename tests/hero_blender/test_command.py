@@ -136,6 +136,20 @@ def test_the_model_chooses_the_lengths(
     assert bpy.context.scene.frame_end == np.ceil(1 + (max(lengths) - 1) * 30 / 20)
 
 
+def test_timing_and_place(rig_file: Path, movie: Path, model: str, out: Path) -> None:
+    args = ("react", "--video", movie, "--rig", rig_file, "--out", out, "--model", model, "--every-frame")
+    assert run(*args, "--delay", "-3", "--time-scale", "2", "--mirror", "--at-origin", "--face-to", "knight") == 1
+    assert not out.exists()  # it cannot face itself
+    assert run(*args, "--delay=-0.5s", "--time-scale", "2", "--mirror", "--at-origin") == 0
+    bpy.ops.wm.open_mainfile(filepath=str(out))
+    action, _ = compat.assigned_action(bpy.data.objects["knight"])
+    first, last = action.frame_range
+    assert first == 1 - 12
+    assert last == pytest.approx(first + 39 * 24 / 20 * 2)
+    assert run(*args, "--delay", "soon") == 1
+    assert run(*args, "--face-to", "camera") == 1
+
+
 def test_react_in_the_opened_file_watches_its_strip(rig_file: Path, movie: Path, model: str) -> None:
     bpy.ops.wm.open_mainfile(filepath=str(rig_file))
     scene = bpy.context.scene
