@@ -16,6 +16,7 @@ def register() -> None:
         bone_map,
         command,
         compare,
+        face_panel,
         operators,
         panels,
         preferences,
@@ -27,11 +28,12 @@ def register() -> None:
         why,
     )
 
-    for module in (preferences, properties, operators, presets, take_list, panels, preview, why, bone_list):
+    for module in (preferences, properties, operators, presets, take_list, panels, preview, why, bone_list, face_panel):
         for cls in module.CLASSES:
             bpy.utils.register_class(cls)
     bone_map.register()
     properties.register()
+    face_panel.register()
     operators.register()
     presets.register()
     compare.register()
@@ -47,6 +49,7 @@ def unregister() -> None:
         bone_list,
         bone_map,
         compare,
+        face_panel,
         job,
         operators,
         panels,
@@ -68,8 +71,9 @@ def unregister() -> None:
     operators.unregister()
     job.stop_all()
     react.forget_model()
+    face_panel.unregister()
     properties.unregister()
     bone_map.unregister()
-    for module in (bone_list, why, preview, panels, take_list, presets, operators, properties, preferences):
+    for module in (face_panel, bone_list, why, preview, panels, take_list, presets, operators, properties, preferences):
         for cls in reversed(module.CLASSES):
             bpy.utils.unregister_class(cls)

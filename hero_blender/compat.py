@@ -179,6 +179,26 @@ def fcurves_of(action: bpy.types.Action | None, owner: bpy.types.ID) -> list[bpy
     return [curve for bag in bags if bag is not None for curve in bag.fcurves]
 
 
+def place_of(action: bpy.types.Action, owner: bpy.types.ID, slot: Any | None = None) -> Any:
+    """Where an action keeps the curves that move ``owner``; made where it has none, as for ``new_fcurve``."""
+    if not hasattr(action, "slots"):
+        return action
+    active, bound = assigned_action(owner)
+    slot = slot or (bound if active == action else None)
+    slot = slot or next((each for each in action.slots if each.target_id_type in {owner.id_type, "UNSPECIFIED"}), None)
+    if slot is not None:
+        slot = next((each for each in action.slots if each.handle == slot.handle), None)  # of a copy: its own
+    slot = slot or action.slots.new(owner.id_type, owner.name)
+    layer = action.layers[0] if action.layers else action.layers.new("Layer")
+    strip = layer.strips[0] if layer.strips else layer.strips.new(type="KEYFRAME")
+    return strip.channelbag(slot, ensure=True)
+
+
+def curves_in(place: Any) -> list[bpy.types.FCurve]:
+    """The curves in a place that ``new_action`` or ``place_of`` gave."""
+    return list(place.fcurves)
+
+
 def push_down(owner: bpy.types.ID, action: bpy.types.Action, slot: Any | None, name: str) -> bpy.types.NlaStrip:
     """A strip of the action on a new NLA track above the others; outside of its keys it does nothing."""
     data = owner.animation_data or owner.animation_data_create()

@@ -22,6 +22,7 @@ from hero_blender import (  # noqa: E402
     bone_list,
     bone_map,
     compat,
+    face_panel,
     operators,
     panels,
     preferences,
@@ -42,7 +43,7 @@ PLACE = {
 }  # fmt: skip
 ADVANCED = {"model", "own_guidance", "guidance", "residual_guidance", "temperature", "choices"}
 MODULES = (
-    bone_list, bone_map, operators, panels, preferences, presets, preview, properties, take_list, why,
+    bone_list, bone_map, face_panel, operators, panels, preferences, presets, preview, properties, take_list, why,
 )  # fmt: skip
 
 

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Strip to face in real Blender: what is heard, the panel's operators, the body's reaction with a face on top."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy")
+pytest.importorskip("av", reason="needs PyAV to make test movies")
+
+from heads import head  # noqa: E402
+from movies import write_movie  # noqa: E402
+
+import hero_blender  # noqa: E402
+from hero_blender import compat, face, face_rig, sound  # noqa: E402
+from hero_core.errors import Cancelled, HeroError  # noqa: E402
+from hero_core.face import sound as core  # noqa: E402
+
+RATE = 16000
+
+
+@pytest.fixture
+def addon(blend: Any) -> Iterator[Any]:
+    hero_blender.register()
+    blend.context.scene.render.fps = 25
+    yield blend
+    hero_blender.unregister()
+
+
+def write_wave(path: Path, samples: Any, rate: int = 48000) -> Path:
+    """16-bit samples (N, channels) of -1 .. 1."""
+    samples = np.atleast_2d(np.asarray(samples).T).T
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def beeps(seconds: float, rate: int = 48000) -> Any:
+    """A beep of 0.2 s at the begin of each second, louder from second to second: it tells where one is."""
+    t = np.arange(int(seconds * rate)) / rate
+    return np.where(t % 1 < 0.2, 0.05 * (1 + np.floor(t)) * np.sin(2 * np.pi * 440 * t), 0)
+
+
+def loudness(heard: Any, second: float) -> float:
+    start = int((second + 0.05) * RATE)
+    return float(np.abs(heard.samples[start : start + RATE // 10]).max())
+
+
+def sound_strip(scene: Any, path: Path, channel: int, start: int) -> Any:
+    editor = scene.sequence_editor or scene.sequence_editor_create()
+    return compat.strips_of(editor).new_sound(name="sound", filepath=str(path), channel=channel, frame_start=start)
+
+
+def movie_with(path: Path, seconds: int, samples: Any, rate: int = 48000) -> Path:
+    """A movie with the sound of the samples."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=rate, layout="mono")
+        for _ in range(25 * seconds):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(picture.encode(None))
+        for start in range(0, len(samples) - 1023, 1024):
+            frame = av.AudioFrame.from_ndarray(
+                samples[None, start : start + 1024].astype(np.float32), format="fltp", layout="mono"
+            )
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
+# --- sound ---------------------------------------------------------------------------------------------------------
+
+
+def test_trims_and_offsets_of_a_sound_strip(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    strip = sound_strip(scene, write_wave(tmp_path / "a.wav", beeps(8)), 1, 11)
+    strip.frame_offset_start = 50  # two seconds cut off
+    strip.frame_offset_end = 25
+    plan = sound.plan(scene, strip)
+    assert plan is not None
+    heard = plan.read()
+    assert heard.duration == pytest.approx(5.0, abs=0.05)
+    assert [loudness(heard, s) for s in range(5)] == pytest.approx([0.05 * (3 + s) for s in range(5)], rel=0.1)
+
+
+def test_a_scene_of_another_rate(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    scene.render.fps = 30
+    strip = sound_strip(scene, write_wave(tmp_path / "a.wav", beeps(4)), 1, 1)
+    strip.frame_offset_start = 30
+    heard = sound.plan(scene, strip).read()  # type: ignore[union-attr]
+    assert loudness(heard, 0) == pytest.approx(0.1, rel=0.1) and loudness(heard, 1) == pytest.approx(0.15, rel=0.1)
+
+
+def test_a_movie_strip_is_heard_by_its_file_or_by_the_sound_beside_it(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    path = movie_with(tmp_path / "m.mp4", 4, beeps(4))
+    movie = compat.new_movie_strip(scene, "m", str(path), 1, 1)
+    movie.frame_offset_start = 25
+    alone = sound.plan(scene, movie)
+    assert alone is not None
+    assert [loudness(alone.read(), s) for s in (0, 1, 2)] == pytest.approx([0.1, 0.15, 0.2], rel=0.15)
+    beside = sound_strip(scene, path, 2, 26)  # of the same file, slipped by a second
+    heard = sound.plan(scene, movie)
+    assert heard is not None and heard.name == beside.name
+    assert loudness(heard.read(), 0) == pytest.approx(0.05, rel=0.15)
+    beside.volume = 0.5
+    assert loudness(sound.plan(scene, movie).read(), 0) == pytest.approx(0.025, rel=0.2)  # type: ignore[union-attr]
+    beside.mute = True
+    assert sound.plan(scene, movie) is None
+
+
+def test_a_movie_that_plays_frame_by_frame_in_a_faster_scene(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    scene.render.fps = 50  # 25 frames per second of footage then take half as long
+    movie = compat.new_movie_strip(scene, "m", str(movie_with(tmp_path / "m.mp4", 4, beeps(4))), 1, 1)
+    plan = sound.plan(scene, movie)
+    assert plan is not None and plan.speed == pytest.approx(2.0)
+    heard = plan.read()
+    assert heard.duration == pytest.approx(2.0, abs=0.05)
+    assert loudness(heard, 0.5) == pytest.approx(0.1, rel=0.2) and loudness(heard, 1.0) == pytest.approx(0.15, rel=0.2)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (8, 48000)])
+def test_both_decoders_mix_alike(addon: Any, tmp_path: Path, channels: int, rate: int) -> None:
+    t = np.arange(rate) / rate
+    samples = np.stack([0.3 * np.sin(2 * np.pi * 200 * (k + 1) * t) for k in range(channels)], 1)
+    path = write_wave(tmp_path / "a.wav", samples, rate)
+    ours = core.read(path)
+    blenders = sound._by_aud(str(path))
+    if blenders is None:
+        pytest.skip("this Blender has no aud; PyAV alone is used")
+    count = min(len(ours.samples), len(blenders.samples))
+    assert abs(len(ours.samples) - len(blenders.samples)) <= 1
+    assert np.abs(ours.samples[:count] - blenders.samples[:count]).max() < 2e-3
+    assert ("channels were averaged" in " ".join(blenders.notes)) == (channels > 2)
+
+
+def test_both_decoders_hear_a_movie_at_the_same_time(addon: Any, tmp_path: Path) -> None:
+    path = movie_with(tmp_path / "m.mp4", 3, beeps(3))
+    blenders = sound._by_aud(str(path))
+    if blenders is None:
+        pytest.skip("this Blender has no aud; PyAV alone is used")
+    ours = core.read(path)
+    begins = [int(np.flatnonzero(np.abs(x.samples) > 0.02)[0]) for x in (ours, blenders)]
+    assert abs(begins[0] - begins[1]) < RATE // 25  # less than a frame
+
+
+def test_silence_clipping_and_no_sound_are_said(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    settings = face.FaceSettings()
+    notes = {}
+    for name, samples in (("silent", np.zeros(48000 * 2)), ("clipped", 5 * np.sin(np.arange(96000) * 0.05))):
+        strip = sound_strip(scene, write_wave(tmp_path / f"{name}.wav", samples), 1, 1)
+        made = face.face_take(sound.plan(scene, strip), 2.0, settings)
+        notes[name] = " ".join(made.notes)
+        assert made.frames == 50 and np.isfinite(made.coefficients).all()
+        compat.strips_of(scene).remove(strip)
+    assert "silent" in notes["silent"] and "clipped" in notes["clipped"]
+    mute = compat.new_movie_strip(scene, "m", str(write_movie(tmp_path / "m.mp4", 25, size=(64, 48))), 1, 1)
+    assert sound.plan(scene, mute) is None
+    assert "no sound" in " ".join(face.face_take(None, 1.0, settings).notes)
+
+
+def test_a_sound_that_is_packed_into_the_file(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    path = write_wave(tmp_path / "a.wav", beeps(2))
+    strip = sound_strip(scene, path, 1, 1)
+    strip.sound.pack()
+    path.unlink()
+    assert loudness(sound.plan(scene, strip).read(), 1) == pytest.approx(0.1, rel=0.1)  # type: ignore[union-attr]
+
+
+def test_a_file_that_is_gone_is_an_error(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    path = write_wave(tmp_path / "a.wav", beeps(2))
+    strip = sound_strip(scene, path, 1, 1)
+    path.unlink()
+    with pytest.raises(HeroError, match="no file"):
+        sound.plan(scene, strip).read()  # type: ignore[union-attr]
+
+
+# --- the job -------------------------------------------------------------------------------------------------------
+
+
+def test_the_operator_keys_the_face_alone(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    rig, mesh = head(bpy, others=True)
+    strip = sound_strip(scene, write_wave(tmp_path / "a.wav", beeps(4)), 1, 21)
+    scene.hero_face.kind = "RULES"
+    scene.hero.strip, scene.hero.armature, scene.hero.takes, scene.hero.seed = strip.name, rig, 2, 3
+    assert bpy.ops.hero.react_face() == {"FINISHED"}
+    action, _ = compat.assigned_action(mesh.data.shape_keys)
+    assert action.name == "sound take 1 seed 3 Head" and action.frame_range[0] == 21
+    assert "sound take 2 seed 4 Head" in bpy.data.actions
+    assert "ARKit" in rig.hero_face.told
+    again = {take: bpy.data.actions[f"sound take {take} seed {2 + take} Head"] for take in (1, 2)}
+    scene.hero.takes, scene.hero.seed = 1, 4
+    assert bpy.ops.hero.react_face() == {"FINISHED"}  # seed 4 alone is take 2 of seed 3
+    fresh, _ = compat.assigned_action(mesh.data.shape_keys)
+    pairs = [compat.fcurves_of(each, mesh.data.shape_keys) for each in (again[2], fresh)]
+    for a, b in zip(*pairs, strict=True):
+        assert a.data_path == b.data_path
+        assert [tuple(key.co) for key in a.keyframe_points] == [tuple(key.co) for key in b.keyframe_points]
+
+
+def test_what_is_missing_is_said(addon: Any, tmp_path: Path) -> None:
+    from hero_blender import face_panel
+
+    scene = addon.context.scene
+    assert "what makes" in str(face_panel.missing(addon.context))
+    scene.hero_face.kind = "RULES"
+    assert "strip" in str(face_panel.missing(addon.context))
+    strip = sound_strip(scene, write_wave(tmp_path / "a.wav", beeps(2)), 1, 1)
+    scene.sequence_editor.active_strip = strip
+    assert "head" in str(face_panel.missing(addon.context))
+    _, bare = head(bpy, names=(), armature=False)
+    addon.context.view_layer.objects.active = bare
+    assert face_panel.missing(addon.context) is None
+    with pytest.raises(RuntimeError, match="no shape keys"):
+        bpy.ops.hero.react_face()
+    scene.hero_face.kind = "MODEL"
+    assert "weights" in str(face_panel.missing(addon.context))
+
+
+def test_map_operators(addon: Any, tmp_path: Path) -> None:
+    _, mesh = head(bpy, armature=False)
+    addon.context.view_layer.objects.active = mesh
+    assert bpy.ops.hero.face_map_find() == {"FINISHED"}
+    assert mesh.hero_face.chosen and len(mesh.hero_face.rows) == 52
+    mesh.hero_face.active = 3
+    gone = mesh.hero_face.rows[3].target
+    assert bpy.ops.hero.face_map_remove() == {"FINISHED"}
+    assert bpy.ops.hero.face_map_export(filepath=str(tmp_path / "map.json")) == {"FINISHED"}
+    assert bpy.ops.hero.face_map_forget() == {"FINISHED"}
+    assert gone in face_rig.find(None, mesh).map.keys
+    assert bpy.ops.hero.face_map_import(filepath=str(tmp_path / "map.json")) == {"FINISHED"}
+    assert gone not in face_rig.find(None, mesh).map.keys
+    assert bpy.ops.hero.face_map_add() == {"FINISHED"}
+    mesh.hero_face.rows[-1].target, mesh.hero_face.rows[-1].source = gone, "AU12Left"
+    assert face_rig.find(None, mesh).map.keys[gone] == {"AU12Left": 1.0}
+    assert bpy.ops.hero.face_map_keep(preset="mine") == {"FINISHED"}
+    assert (face_rig.folders()[0] / "mine.json").is_file()
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(RuntimeError, match="cannot be used"):
+        bpy.ops.hero.face_map_import(filepath=str(tmp_path / "bad.json"))
+
+
+def test_cancel_leaves_nothing(addon: Any, tmp_path: Path) -> None:
+    scene = addon.context.scene
+    rig, mesh = head(bpy)
+    strip = sound_strip(scene, write_wave(tmp_path / "a.wav", beeps(4)), 1, 1)
+    job = face.FaceJob(scene, strip, rig, None, face.FaceSettings(takes=50))
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.step()
+    job.close()
+    assert not bpy.data.actions and compat.assigned_action(mesh.data.shape_keys)[0] is None
+    with pytest.raises(Cancelled):
+        face.react_face(scene, strip, rig, None, face.FaceSettings(takes=50), lambda _done, _total: False)
+
+
+def test_a_file_is_heard_from_the_frame_that_is_said(addon: Any, tmp_path: Path) -> None:
+    _, mesh = head(bpy, armature=False)
+    path = movie_with(tmp_path / "m.mp4", 2, beeps(2))
+    report = face.react_face(addon.context.scene, str(path), None, mesh, face.FaceSettings(), start=31)
+    assert report["first_frame"] == 31 and report["frames"] == 50
+    assert report["source"] == "rule-based listener (not learned)"
+
+
+def test_the_speakers_curves_are_mimicked(addon: Any, tmp_path: Path) -> None:
+    rows = ["Timecode,BlendShapeCount,MouthSmileLeft,MouthSmileRight"]
+    rows += [f"00:00:{i // 30:02d}:{i % 30:02d}.000,61,{s},{s}" for i, s in enumerate([0.0] * 30 + [0.9] * 60)]
+    (tmp_path / "face.csv").write_text("\n".join(rows))
+    faces = [
+        face.face_take(None, 4.0, face.FaceSettings(speaker=speaker)) for speaker in ("", str(tmp_path / "face.csv"))
+    ]
+    smiles = [each.coefficients[0, 60:, 43].mean() for each in faces]
+    assert smiles[1] > smiles[0] + 0.1
+    with pytest.raises(HeroError, match="no file"):
+        face.check(None, None, face.FaceSettings(speaker="nowhere.csv"))
