@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
 _STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
-_SLIDE, _TIGHTER = 0.009, 1.2  # m/s at which feet that stand may slide in the mean; steps to that
+_SLIDE, _TIGHTER = 0.0095, 1.15  # m/s at which feet that stand may slide in the mean; steps to that
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 60
 
@@ -497,14 +497,20 @@ class _Reduction:
         owners: list[int] = []
         begins: list[int] = []
         self.stands: list[tuple[int, Array, Array]] = []  # end, metres of its tolerance, poses from which it stands on
-        stands = {}
+        points: list[tuple[str, int, float, Array, list[int]]] = [
+            (carrier, row, share, rig.heads[row], []) for (carrier, row), share in ends.items()
+        ]
         for name, runs in (keys.contacts or {}).items():
-            foot = keys.joints.get(name.replace("heel", "ankle").replace("ball", "foot"))
-            if foot in rig.index:
-                stands[rig.index[foot]] = runs
-        for (carrier, row), share in ends.items():
+            foot = rig.index.get(keys.joints.get(name.replace("heel", "ankle").replace("ball", "foot")) or "")
+            for carrier, row, share, place, standing in tuple(points):
+                if row == foot and not standing:
+                    standing = [pose for start, end in runs for pose in range(start, min(end, self.count) - 1)]
+                    place = place + (_to_sole(rig, row) if name.endswith("heel") else 0.0)
+                    points.append((carrier, row, share, place, standing))
+                    break
+        for carrier, row, share, place, standing in points:
             begin = len(maps)
-            end = self.heads[carrier] + turns[carrier] @ (rig.heads[row] - rig.heads[rows[carrier]])
+            end = self.heads[carrier] + turns[carrier] @ (place - rig.heads[rows[carrier]])
             speed = np.linalg.norm(np.gradient(end @ world.T, axis=0), axis=-1) * FPS / keys.scale
             rests = (np.clip(speed, _STILL[0], _MOVING[0]) - _STILL[0]) / (_MOVING[0] - _STILL[0])
             allowed = tolerance * share * (_STILL[1] + (_MOVING[1] - _STILL[1]) * rests)
@@ -526,10 +532,8 @@ class _Reduction:
                     owners.append(track)
                 now = above[now]
             if len(maps) > begin:
-                if row in stands and not (first and for_feet < 1.0):
-                    on = [pose for start, stop in stands[row] for pose in range(start, min(stop, self.count) - 1)]
-                    if on:
-                        self.stands.append((len(begins), allowed / keys.scale, np.array(on)))
+                if standing and not (first and for_feet < 1.0):
+                    self.stands.append((len(begins), allowed / keys.scale, np.array(standing)))
                 begins.append(begin)
         for limb in keys.limbs:
             begin = len(maps)
@@ -895,6 +899,16 @@ _AT_FIRST, _SHARE, _LONGEST, _EVEN, _AT_ONCE = 1.4, 0.7, 14, 0.1, 512
 _STEPS = (5, 2, 3, 3)  # of the fit: at first, after adding keys, after taking out; of handles before taking out
 _THIN = 2  # times that keys are taken out
 _DISPENSABLE, _BLAME, _PATIENCE = 1.8, 0.7, 4
+
+
+def _to_sole(rig: Rig, foot: int) -> Array:
+    """(3,) from the head of a foot's bone down to the floor on which the rig rests, armature space."""
+    rows = [row for row in range(len(rig.names)) if foot in rig.line(row)]
+    up = rig.to_world[1, :3]
+    level, lowest = float(rig.heads[foot] @ up), float(min((rig.heads[rows] @ up).min(), (rig.tails[rows] @ up).min()))
+    # The floor is at the armature's origin where the foot stands above that, else at the foot's lowest point.
+    floor = 0.0 if 0.0 <= lowest < level else lowest
+    return np.linalg.solve(rig.to_world[:3, :3], np.array([0.0, floor - level, 0.0]))
 
 
 def _bending(limb: Reach, angle: float, most: float) -> Array:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from skeletons import rig as make_rig
 from skeletons import walk
 
-from hero_core.retarget import BoneKeys, Rig, map_bones, solve
+from hero_core.retarget import BoneKeys, Reach, Rig, map_bones, solve
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
 from hero_core.retarget.rotations import EULER_ORDERS, continuous, to_matrix, to_quaternion
@@ -187,3 +189,185 @@ def test_any_turning_of_one_bone(seed: int, mode: str) -> None:
         turns = matrices(curves, frames)
     off = to_quaternion(np.swapaxes(to_matrix(quaternions), -1, -2) @ turns)
     assert np.degrees(2 * np.arctan2(np.linalg.norm(off[:, 1:], axis=-1), off[:, 0])).max() < 0.51
+
+
+def wandering(count: int, rng: np.random.Generator, step: float) -> Array:
+    """(N, 3) a smooth random way, with kinks where it is pushed anew."""
+    pushes = rng.normal(scale=step, size=(count, 3)) * (rng.random((count, 1)) < 0.15)
+    drag = 0.8
+    speed = np.zeros((count, 3))
+    for pose in range(1, count):
+        speed[pose] = drag * speed[pose - 1] + pushes[pose]
+    return np.cumsum(speed, 0)
+
+
+def wild(rig: Rig, count: int, seed: int, swing: float = 0.05) -> BoneKeys:
+    """Every bone turns at random, the hips wander."""
+    rng = np.random.default_rng(seed)
+    rotations = {}
+    for name in rig.names:
+        turn = wandering(count, rng, swing)
+        angle = np.linalg.norm(turn, axis=-1, keepdims=True) + 1e-12
+        rotations[name] = continuous(np.concatenate([np.cos(angle / 2), np.sin(angle / 2) * turn / angle], -1))
+    like = solved(walk(1), rig)
+    hips = next(iter(like.locations))
+    return replace(like, rotations=rotations, locations={hips: wandering(count, rng, 0.02)}, contacts=None)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([*EULER_ORDERS, "QUATERNION", "AXIS_ANGLE"]),
+    st.sampled_from([0.5, 1.0, 1.2, 1.25, 2.4]),
+    st.integers(1, 90),
+    st.floats(-10.0, 80.0),
+)
+def test_any_motion_of_all_bones(seed: int, mode: str, step: float, count: int, arms: float) -> None:
+    rig = make_rig(arms)
+    keys = wild(rig, count, seed)
+    frames = 3 + step * np.arange(count)
+    modes = dict.fromkeys(rig.names, "QUATERNION") | {"mixamorig:LeftForeArm": mode, "mixamorig:RightLeg": mode}
+    few, every = few_keys(keys, rig, modes, frames, Options()), every_pose(keys, modes, frames)
+    for name, curves in few.items():
+        if modes[name] in EULER_ORDERS:  # ``played`` knows one order only
+            assert turned_by(rig, name, modes[name], curves, keys, frames) <= 0.502
+    plain = {name: each for name, each in few.items() if modes[name] not in EULER_ORDERS}
+    degrees, millimetres = differences(rig, plain, {name: every[name] for name in plain}, frames)
+    assert degrees <= 0.502
+    if len(plain) == len(few):
+        assert millimetres / keys.scale <= 5.3
+
+
+def turned_by(rig: Rig, name: str, order: str, curves: Curves, keys: BoneKeys, frames: Array) -> float:
+    """Most degrees by which the Euler curves of a bone are off."""
+    angles = curves.at(frames)["rotation_euler"]
+    turns = np.broadcast_to(np.eye(3), (len(frames), 3, 3))
+    for letter in order:
+        turns = about("XYZ".index(letter), angles[:, "XYZ".index(letter)]) @ turns
+    off = to_quaternion(np.swapaxes(to_matrix(keys.rotations[name]), -1, -2) @ turns)
+    return float(np.degrees(2 * np.arctan2(np.linalg.norm(off[:, 1:], axis=-1), np.abs(off[:, 0]))).max())
+
+
+def bezier(frame: float, points: Array) -> float:
+    """What Blender shows of the segment of (4, 2) points at a frame; found by halving."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        t = (low + high) / 2
+        weights = np.array([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t * t, t**3])
+        low, high = (t, high) if weights @ points[:, 0] < frame else (low, t)
+    return float(weights @ points[:, 1])
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=10)
+def test_handles_are_in_line_and_the_curve_is_theirs(seed: int) -> None:
+    """Keys of all channels of a bone stand together; no corners; handles that Blender does not have to shorten."""
+    rig = make_rig()
+    keys = wild(rig, 40, seed)
+    frames = 1 + 1.2 * np.arange(40)
+    for curves in few_keys(keys, rig, {}, frames, Options()).values():
+        assert curves.slopes is not None and curves.reaches is not None
+        at = curves.at(frames)
+        gaps = np.diff(curves.frames)
+        for channel, values in curves.channels.items():
+            slopes, reaches = curves.slopes[channel], curves.reaches[channel]
+            assert values.shape == slopes[:, 0].shape == reaches[:, 0].shape
+            assert np.array_equal(slopes[:, 0], slopes[:, 1])
+            if len(gaps) == 0:
+                continue
+            assert (reaches > 0).all()
+            assert (reaches[:-1, 1] <= 0.5001 * gaps[:, None]).all()
+            assert (reaches[1:, 0] <= 0.5001 * gaps[:, None]).all()
+            for pose in (0, 7, 18, 39):
+                k = int(np.clip(np.searchsorted(curves.frames, frames[pose], "right") - 1, 0, len(gaps) - 1))
+                begin, end = np.stack([curves.frames, values[:, 0]], 1)[k : k + 2]
+                points = np.stack(
+                    [
+                        begin,
+                        begin + reaches[k, 1, 0] * np.array([1.0, slopes[k, 1, 0]]),
+                        end - reaches[k + 1, 0, 0] * np.array([1.0, slopes[k + 1, 0, 0]]),
+                        end,
+                    ]
+                )
+                assert at[channel][pose, 0] == pytest.approx(bezier(frames[pose], points), abs=2e-5)
+
+
+def test_standing_feet_hardly_slide() -> None:
+    """A body that shifts its weight on feet that are told to stand: a centimetre a second in the mean at most."""
+    rig = make_rig()
+    count = 120
+    joints = np.repeat(walk(1, bend=0.2), count, 0)
+    rng = np.random.default_rng(3)
+    sway = np.cumsum(np.cumsum(rng.normal(scale=0.002, size=count)))
+    sway = 0.06 * (sway - np.linspace(sway[0], sway[-1], count)) / np.abs(sway).max()
+    joints[..., 0] += sway[:, None] * np.clip(joints[0, :, 1] / 0.9, 0, 1)
+    runs = [(0, count)]
+    contacts = {f"{side}_{part}": runs for side in ("left", "right") for part in ("heel", "ball")}
+    keys = replace(solved(joints, rig), contacts=contacts)
+    frames = 1.2 * np.arange(count)
+    few, every = few_keys(keys, rig, {}, frames, Options()), every_pose(keys, {}, frames)
+    off = played(rig, few, frames)[0] - played(rig, every, frames)[0]
+    for name in ("LeftFoot", "RightFoot", "LeftToeBase", "RightToeBase"):
+        way = np.diff(off[:, rig.index[f"mixamorig:{name}"]], axis=0)[:, [0, 2]] / keys.scale
+        assert np.linalg.norm(way, axis=-1).mean() * 20 < 0.012
+    assert len(few["mixamorig:LeftUpLeg"].frames) < 0.5 * count
+
+
+def test_limbs_that_reach_for_a_target() -> None:
+    """What the rig's own solver makes of few keys turns its middle joint by no more than the tolerance, or a little."""
+    rig = make_rig()
+    hips, foot = "mixamorig:Hips", "mixamorig:LeftFoot"
+    count = 80
+    phase = np.arange(count) / 1.9
+    still = np.zeros((count, 4))
+    still[:, 0] = 1.0
+    leg = [rig.index[f"mixamorig:Left{name}"] for name in ("UpLeg", "Leg", "Foot")]
+    ends = rig.heads[leg]
+    upper, lower = (float(np.linalg.norm(ends[k + 1] - ends[k])) for k in (0, 1))
+    # The hips dip and come up until the leg is hardly bent; the foot, which hangs on nothing, nearly stays.
+    dip = np.zeros((count, 3))
+    dip[:, 2] = -0.003 - 0.003 * np.sin(phase) * np.cos(phase / 7)
+    free = replace(rig, parents=np.where(np.arange(len(rig.names)) == leg[2], -1, rig.parents))
+    root, tip = rig.heads[leg[0]] + dip, np.repeat(rig.heads[leg[2]][None], count, 0)
+    location = np.einsum("ji,nj->ni", rig.rotations[rig.index[hips]], root - rig.heads[leg[0]])
+    locations = {hips: location, foot: np.zeros((count, 3)) + 0.001 * np.sin(phase / 2)[:, None]}
+    tip = tip + locations[foot] @ rig.rotations[leg[2]].T
+    keys = BoneKeys({hips: still, foot: still}, locations, 1.0, {})
+    keys = replace(keys, limbs=(Reach(foot, (hips,), root, tip, (upper, lower)),))
+
+    def bend(curves: dict[str, Curves]) -> Array:
+        frames = np.arange(float(count))
+        a = rig.heads[leg[0]] + curves[hips].at(frames)["location"] @ rig.rotations[rig.index[hips]].T
+        b = rig.heads[leg[2]] + curves[foot].at(frames)["location"] @ rig.rotations[leg[2]].T
+        apart = np.linalg.norm(b - a, axis=-1)
+        cosine = (apart**2 - upper**2 - lower**2) / (2 * upper * lower)
+        return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+    every = bend(every_pose(keys, {}, np.arange(float(count))))
+    few = few_keys(keys, free, {}, np.arange(float(count)), Options())
+    assert np.abs(bend(few) - every).max() < 0.6
+    without = few_keys(replace(keys, limbs=()), free, {}, np.arange(float(count)), Options())
+    assert np.abs(bend(without) - every).max() > 1.0
+    assert sum(len(each.frames) for each in few.values()) < 2 * count
+
+
+def test_time_grows_no_faster_than_the_motion() -> None:
+    rig = make_rig()
+    spent = []
+    for count in (300, 2400):
+        keys = solved(walk(count), rig)
+        frames = 1.2 * np.arange(count)
+        began = time.process_time()
+        few = few_keys(keys, rig, {}, frames, Options())
+        spent.append(time.process_time() - began)
+        assert sum(len(each.frames) for each in few.values()) < 0.3 * count * len(few)
+    assert spent[1] < 20 * spent[0] + 0.5
+
+
+def test_keys_of_a_walk() -> None:
+    """Of a smooth walk hardly a sixth of the keys is left."""
+    rig = make_rig()
+    keys = solved(walk(196), rig)
+    frames = 1 + 1.2 * np.arange(196)
+    few = few_keys(keys, rig, {}, frames, Options())
+    assert sum(len(each.frames) for each in few.values()) < 0.2 * 196 * len(few)
