@@ -28,6 +28,13 @@ class Layout:
         self._check("column", given)
         return Layout(self.drawn)
 
+    def box(self) -> Layout:
+        return Layout(self.drawn)
+
+    def split(self, **given: Any) -> Layout:
+        self._check("split", given)
+        return Layout(self.drawn)
+
     def prop(self, data: Any, name: str, **given: Any) -> None:
         self._check("prop", given)
         assert name in data.bl_rna.properties
