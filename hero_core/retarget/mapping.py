@@ -145,7 +145,9 @@ def _read_preset(path: Path, own: bool, _time: int, _size: int) -> Preset:
             for key, value in properties.items()
             for side in sides.values() or ("",)
         }
-        return Preset(str(data["name"]), names, dict(data.get("controls", {})), sides, *lists, own, settings)
+        return Preset(
+            str(data["name"]), names, dict(data.get("controls", {})), sides, lists[0], lists[1], own, settings
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
         raise HeroError(f"The rig preset '{path.name}' cannot be used ({err}); repair or remove it.") from err
 
