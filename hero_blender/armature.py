@@ -190,7 +190,7 @@ def write_action(
                 _write_curves(place, bone.path_from_id(channel), bone_name, frames[:1], values)
                 _write_curves(place, bone.path_from_id("location"), bone_name, frames[:1], np.zeros((1, 3)))
         for (bone_name, setting), value in keys.settings.items():
-            if setting.startswith("[") and setting[2:-2] not in bones[bone_name]:
+            if setting.startswith("[") and bones[bone_name].get(setting[2:-2]) is None:
                 continue  # a preset may know of more than this rig has
             path = bones[bone_name].path_from_id() + (setting if setting.startswith("[") else f".{setting}")
             _write_curves(place, path, bone_name, frames[:1], np.array([[value]]))
