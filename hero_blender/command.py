@@ -25,7 +25,7 @@ from hero_core.retarget.mapping import write_map
 from hero_core.retarget.options import Options
 from hero_core.video import read_video
 
-from . import bake, bake_preview, bone_map, compat, export, react, rigfile
+from . import bake, bake_preview, bone_map, compat, export, face_command, react, rigfile
 from .place import Choice
 from .report import measured
 
@@ -65,6 +65,7 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
         _add_fit(each)
     for each in (commands.choices["react"], commands.choices["bake"]):
         _add_place(each)
+    face_command.add_options(commands.choices["react"])
 
     command = commands.add_parser("map", help="tell which bone is which joint, how it was found and how sure that is")
     command.add_argument("--rig", type=Path, required=standalone, help=rig_help)
@@ -250,9 +251,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _bake(args: argparse.Namespace, argv: list[str]) -> int:
     args.argv = argv
-    settings = react.Settings(
-        1, args.seconds, False, 0, args.model, args.device, args.dtype, fit=_fit(args), place=_place(args)
-    )
+    try:
+        fit, place = _fit(args), _place(args)
+    except HeroError as err:
+        raise UsageError(str(err)) from err
+    settings = react.Settings(1, args.seconds, False, 0, args.model, args.device, args.dtype, fit=fit, place=place)
     return bake.run(args, settings)
 
 
@@ -279,9 +282,11 @@ def _react(args: argparse.Namespace) -> dict[str, Any]:
         args.takes, args.seconds, args.length == "model", args.seed, args.model, args.device, args.dtype,
         fit=_fit(args), place=_place(args),
     )  # fmt: skip
+    face_command.settings_of(args, args.takes, args.seed)  # what cannot be is told before any work
     if args.video is None:
-        armature = _character(args)
-        return react.react_strip(_scene(), _strip(_scene(), args.strip), armature, settings, _show)
+        armature, strip = _character(args), _strip(_scene(), args.strip)
+        report = react.react_strip(_scene(), strip, armature, settings, _show)
+        return face_command.add_face(args, report, strip, armature, _scene(), _show)
     start = time.perf_counter()
     clip = read_video(
         args.video, on_progress=_show
@@ -296,6 +301,7 @@ def _react(args: argparse.Namespace) -> dict[str, Any]:
     path = str(args.video.absolute())
     report = react.react_video(scene, clip, args.video.stem, first, armature, settings, _show, path)
     report["seconds"]["watch"] = watched
+    report = face_command.add_face(args, report, path, armature, scene, _show)
     strip = compat.add_movie(scene, path, clip.fps, first)
     if imported:
         scene.frame_end = max(compat.strip_range(strip)[1] - 1, _last_key(report))

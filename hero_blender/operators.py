@@ -104,6 +104,8 @@ class JobOperator:
 
     def _tell(self, report: dict[str, Any]) -> "set[OperatorReturnItems]":
         names = ", ".join(f"'{take['action']}'" for take in report["takes"])
+        for note in report.get("face", {}).get("notes", ()):
+            self.report({"WARNING"}, note[:1].upper() + note[1:])
         if not names:
             self.report({"INFO"}, f"'{report['armature']}' shows a preview; press Key It where you like what you see")
             return {"FINISHED"}
@@ -138,8 +140,13 @@ class HERO_OT_react(JobOperator, bpy.types.Operator):
         clip, settings = properties.chosen_clip(context), properties.settings_of(context)
         if isinstance(clip, str):
             assert context.scene is not None
-            return Reaction(context.scene, clip, obj, settings, start=context.scene.frame_current)
-        return Reaction(scene, clip, obj, settings)
+            body = Reaction(context.scene, clip, obj, settings, start=context.scene.frame_current)
+        else:
+            body = Reaction(scene, clip, obj, settings)
+        from . import face_panel  # it builds on this module
+
+        job: Reaction = face_panel.with_face(context, body, clip)
+        return job
 
 
 class HERO_OT_cancel(bpy.types.Operator):
