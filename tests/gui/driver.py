@@ -93,11 +93,13 @@ def picture(name: str, kind: str | None = None) -> Step:
         area.tag_redraw()
     yield 0.5
     shutil.copy(os.environ["HERO_SCREEN"], OUT / f"{name}.xwd")
-    cut = None
-    if kind is not None:
-        area, window = area_of(kind), bpy.context.window_manager.windows[0]
-        cut = [area.x, window.height - area.y - area.height, area.width, area.height]
-    seen["steps"].append({"picture": name, "cut": cut})
+    seen["steps"].append({"picture": name, "cut": None if kind is None else box_of(kind)})
+
+
+def box_of(kind: str) -> list[int]:
+    """Left, top, width and height of an editor on the screen."""
+    area, window = area_of(kind), bpy.context.window_manager.windows[0]
+    return [area.x, window.height - area.y - area.height, area.width, area.height]
 
 
 def note(name: str, value: Any) -> None:
@@ -154,9 +156,9 @@ def build_scene() -> Step:
     scene.render.fps = 25
     if hasattr(bpy.context.workspace, "sequencer_scene"):
         bpy.context.workspace.sequencer_scene = scene
-    strip = compat.new_movie_strip(scene, "clip", str(ROOT / "demo" / "clip.mp4"), 1, 1)
+    strip = compat.new_movie_strip(scene, "clip", str(ROOT / "demo" / "clip.mp4"), 3, 1)
     scene.sequence_editor.active_strip = strip
-    scene.frame_end = 100
+    scene.frame_end = 100  # the strip lies high enough for markers below it
     yield from open_tabs()
     area_of("VIEW_3D").spaces[0].overlay.show_bones = False  # the pictures are of HERO, not of Rigify's controls
     view = area_of("VIEW_3D").spaces[0].region_3d
@@ -215,14 +217,14 @@ def react_once() -> Step:
     yield 0.2
     if running():
         shutil.copy(os.environ["HERO_SCREEN"], OUT / "thinking.xwd")
-        seen["steps"].append({"picture": "thinking", "cut": None})
+        seen["steps"].append({"picture": "thinking", "cut": box_of("VIEW_3D")})
     yield lambda: not running()
     note("first_take_seconds", round(time.perf_counter() - start, 2))
     note("gaps", Clock.take())
     note("after_react", rig_action())
     yield 0.3
     bpy.context.scene.frame_set(60)
-    yield from picture("reacted")
+    yield from picture("reacted", "VIEW_3D")
 
 
 def react_again() -> Step:
@@ -277,10 +279,10 @@ def previewed() -> Step:
     note("nothing_keyed_yet", [action.name for action in bpy.data.actions])
     bpy.context.scene.frame_set(45)
     Clock.take()
-    yield from picture("preview")
+    yield from picture("preview", "VIEW_3D")
     note("gap_of_drawing_the_preview", Clock.take())
     press("hero.preview_turn", by=1)
-    yield from picture("preview_second")
+    yield from picture("preview_second", "VIEW_3D")
     note("preview_shows", preview.takes_shown())
     press("hero.key_preview")
     yield 0.3
@@ -304,7 +306,7 @@ def changed() -> Step:
     press("hero.take_step", by=1)
     yield 0.3
     note("after_step", [now, rig_action()])
-    yield from picture("takes")
+    yield from picture("takes", "VIEW_3D")
     before = len(bpy.data.actions)
     start = time.perf_counter()
     press("hero.take_more")
@@ -323,7 +325,7 @@ def changed() -> Step:
     note("changed_after", max(far[68:]))
     note("changed_each_5", [round(max(far[frame : frame + 5]), 4) for frame in range(0, 100, 5)])
     scene.frame_set(52)
-    yield from picture("changed_part")
+    yield from picture("changed_part", "VIEW_3D")
     name = rig_action()
     key("Z", ctrl=True)
     yield 0.6
