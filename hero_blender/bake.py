@@ -39,7 +39,7 @@ from hero_core.motion import Motion
 from hero_core.video import VideoClip, read_video
 
 from . import bake_preview, bone_map, compat, export, place, react, rigfile
-from .stance import pose_of_object, put_back
+from .stance import Stance, pose_of_object, put_back, read_stance
 from .takes import Source
 
 if TYPE_CHECKING:
@@ -434,24 +434,35 @@ class _Worker:
         length = react.length_of(hero, clip.duration, settings)
         features = self._features(held.seen, hero)
         laps.end("encode")
+        stance = self._prepare(task, clip, settings)
+        laps.end("rig")
+        start = None if stance is None else stance.joints
         motions = [
             one
             for first, count in _runs(task.seeds)
-            for one in _takes(hero.react(features, count, length, first, **settings.draw()))
-        ]  # fmt: skip
+            for one in _takes(hero.react(features, count, length, first, start=start, **settings.draw()))
+        ]
         laps.end("generate")
-        rig, scene = self._stage.set(task)
-        laps.end("rig")
         files: list[Record] = []
         takes: list[Record] = []
         for seed, motion in zip(task.seeds, motions, strict=True):
             if takes:
-                rig, scene = self._stage.set(task)
-            made, take = self._write(task, seed, motion, clip, rig, scene, laps)
+                self._prepare(task, clip, settings)
+            made, take = self._write(task, dataclasses.replace(settings, seed=seed), motion, clip, stance, laps)
             files += made
             takes.append(take)
         self._stage.leave()
         return files, takes, laps.seconds
+
+    def _prepare(self, task: Task, clip: VideoClip, settings: react.Settings) -> Stance | None:
+        """The rig as its file has it, in a scene of the clip's rate; its pose where the reaction is to follow that."""
+        rig, scene = self._stage.set(task)
+        if self._stage.imported:
+            match_rate(scene, clip.fps)
+        place.check(settings.place, scene)
+        if not settings.place.start_pose:
+            return None
+        return read_stance(rig, scene, settings.place.first_frame(scene.frame_start, scene))
 
     def _features(self, seen: _Seen, hero: Hero) -> VideoFeatures:
         """Of this clip, and together with it of all that are read by now."""
@@ -464,29 +475,26 @@ class _Worker:
         return seen.features
 
     def _write(
-        self, task: Task, seed: int, motion: Motion, clip: VideoClip, rig: bpy.types.Object, scene: bpy.types.Scene,
-        laps: _Laps,
-    ) -> tuple[list[Record], Record]:  # fmt: skip
+        self, task: Task, settings: react.Settings, motion: Motion, clip: VideoClip, stance: Stance | None, laps: _Laps
+    ) -> tuple[list[Record], Record]:
         """One take onto the rig, and from there into its files."""
-        if self._stage.imported:
-            match_rate(scene, clip.fps)
-        first = scene.frame_start
-        source = Source(task.clip.stem, "file", str(task.clip.absolute()), scene.name, first, clip.duration)
-        settings = dataclasses.replace(
-            self.run_.settings, seed=seed, seconds=task.seconds, model_length=task.length == "model"
-        )
-        spot = place.resolve(settings.place, rig, scene, first, motion.take(0)[0], None)
+        rig, scene = self._stage.rig, _scene()
+        start = scene.frame_start
+        first = settings.place.first_frame(start, scene)
+        spot = place.resolve(settings.place, rig, scene, first, motion.take(0)[0], stance)
+        path = str(task.clip.absolute())
+        source = Source(task.clip.stem, "file", path, scene.name, start, clip.duration)
         about = react.About(source, settings, places=(spot,))
         report = react.write_takes(rig, motion, task.clip.stem, first, scene, settings.fit, about)
         last = round(bpy.data.actions[report["action"]].frame_range[1])
         laps.end("retarget")
-        out, stem = self.board.out, task.stem(seed)
+        out, stem = self.board.out, task.stem(settings.seed)
         targets = {kind: out / f"{stem}.{kind}" for kind in self.run_.formats}
         pictures = {kind: out / f"{stem}{bake_preview.KINDS[kind]}" for kind in self.run_.previews}
         (out / stem).parent.mkdir(parents=True, exist_ok=True)
         for kind in sorted(targets, key=lambda kind: kind == "blend"):  # the strip comes last, into the .blend alone
             if kind == "blend":
-                strip = compat.add_movie(scene, str(task.clip.absolute()), clip.fps, first)
+                strip = compat.add_movie(scene, path, clip.fps, start)
                 if self._stage.imported:
                     scene.frame_end = max(compat.strip_range(strip)[1] - 1, last)
             export.write(kind, targets[kind], rig, scene, (first, last))
@@ -496,7 +504,7 @@ class _Worker:
             laps.end("preview")
         made = [batch.result_of(path, out) for path in (*targets.values(), *pictures.values())]
         take = {
-            "seed": seed,
+            "seed": settings.seed,
             "frames": int(motion.lengths[0]),
             "action": report["action"],
             "skipped": report["skipped"],
@@ -577,6 +585,10 @@ class _Stage:
         """Read the rig again before it is used the next time."""
         self._key = None
 
+    @property
+    def rig(self) -> bpy.types.Object:
+        return bpy.data.objects[self._rig]
+
     def set(self, task: Task) -> tuple[bpy.types.Object, bpy.types.Scene]:
         """The armature of a task and its scene. Raises HeroError."""
         key = self._of(task)
@@ -601,7 +613,7 @@ class _Stage:
             if self._key is None:
                 return self.set(task)
         self._clean = False
-        return bpy.data.objects[self._rig], _scene()
+        return self.rig, _scene()
 
     def leave(self) -> None:
         """Take away what was added since the rig was read."""

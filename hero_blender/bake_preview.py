@@ -112,6 +112,8 @@ def _drawn(
     except RuntimeError as err:
         raise HeroError(f"The preview cannot be drawn: {str(err).strip()}") from err
     finally:
+        # What the renderer keeps between pictures points into the scene, and Blender follows it when it is gone.
+        stage.render.use_persistent_data = False
         bpy.data.scenes.remove(stage)
         for item in made[::-1]:
             with contextlib.suppress(ReferenceError):

@@ -158,7 +158,8 @@ def _glb(part: Path, rig: bpy.types.Object) -> None:
         export_format="GLB",
         use_selection=True,
         export_animations=True,
-        export_animation_mode="ACTIVE_ACTIONS",
+        # With NLA tracks it is all of them that is seen, not the active Action alone.
+        export_animation_mode="SCENE" if rig.animation_data and rig.animation_data.nla_tracks else "ACTIVE_ACTIONS",
         export_anim_slide_to_zero=True,
         export_def_bones=rigify.is_control_rig(rig),
         export_optimize_animation_size=False,

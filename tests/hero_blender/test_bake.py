@@ -154,12 +154,12 @@ def test_all_formats_hold_the_same_motion(place: Path, tmp_path: Path) -> None:
 def test_a_batch_writes_what_single_runs_write(place: Path, tmp_path: Path) -> None:
     """Neither neighbours nor their order nor the process matter: bytes where the format has no addresses in it."""
     clips, out, other = some(place, tmp_path / "clips", 3), tmp_path / "out", tmp_path / "other"
-    kinds = ["--format", *export.FORMATS, "--takes", "2"]
-    assert bake(clips, *usual(place, out, *kinds)) == 0
+    choices = ["--delay", "5", "--mirror", "--start-pose"]
+    assert bake(clips, *usual(place, out, "--format", *export.FORMATS, "--takes", "2", *choices)) == 0
     rows = [{"clip": f"clips/{number:02}.mp4", "seed": seed} for number in (2, 0, 1) for seed in (1, 0)]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     call = [sys.executable, "-m", "hero_blender", "bake", tmp_path / "list.json"]
-    call += usual(place, other, "--format", *export.FORMATS)
+    call += usual(place, other, "--format", *export.FORMATS, *choices)
     env = {**os.environ, "PYTHONHASHSEED": "7"}
     assert (
         subprocess.run([str(part) for part in call], cwd=ROOT, env=env, capture_output=True, check=False).returncode
@@ -172,7 +172,7 @@ def test_a_batch_writes_what_single_runs_write(place: Path, tmp_path: Path) -> N
             assert data == first[Path(name).name], name
     # And the .blend holds what ``react`` makes.
     call = ["react", "--video", clips / "01.mp4", "--rig", place / "knight.blend", "--out", tmp_path / "single.blend"]
-    call += ["--model", place / "tiny", "--seconds", "1", "--seed", "1"]
+    call += ["--model", place / "tiny", "--seconds", "1", "--seed", "1", *choices]
     assert command.main([str(part) for part in call], standalone=True) == 0
     states = []
     for path in (tmp_path / "single.blend", out / "01_knight_seed1.blend", next(other.rglob("01_knight_seed1.blend"))):
@@ -242,12 +242,20 @@ def test_a_rig_that_moves_already_is_read_anew(place: Path, tmp_path: Path) -> N
     rig.pose.bones["mixamorig:Hips"].keyframe_insert("location", frame=1)
     compat.assigned_action(rig)[0].name = "Walk"
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "walker.blend"))
-    assert bake(clips, *usual(place, out, "--rig", tmp_path / "walker.blend", "--action", "nla")) == 0
+    call = ["--rig", tmp_path / "walker.blend", "--action", "nla", "--format", "blend", "glb"]
+    assert bake(clips, *usual(place, out, *call)) == 0
     for number in (0, 1):
         bpy.ops.wm.open_mainfile(filepath=str(out / f"{number:02}_walker_seed0.blend"))
         tracks = [track.name for track in bpy.data.objects["knight"].animation_data.nla_tracks]
         assert tracks == ["Walk", f"{number:02} take 1 seed 0"]
         assert len(bpy.data.actions) == 2
+        wanted = heads(bpy.data.objects["knight"], [3, 20])
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.context.scene.render.fps = 24
+        bpy.ops.import_scene.gltf(filepath=str(out / f"{number:02}_walker_seed0.glb"))
+        (back,) = [obj for obj in bpy.data.objects if obj.type == "ARMATURE"]
+        begin = round(compat.assigned_action(back)[0].frame_range[0])
+        assert np.abs(heads(back, [begin + 2, begin + 19]) - wanted).max() < 2e-3
 
 
 def test_nothing_is_left_behind(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +345,7 @@ def test_calls_that_cannot_be_begun(place: Path, tmp_path: Path, capsys: pytest.
         "bad list": ([tmp_path / "bad.csv", *usual(place, out)], "the columns are"),
         "no rig": ([clips, *usual(place, out, "--rig", tmp_path / "none.fbx")], "There is no rig file"),
         "no takes": ([clips, *usual(place, out, "--takes", "0")], "At least 1 take"),
+        "no such delay": ([clips, *usual(place, out, "--delay", "soon")], "A delay is a number"),
         "no such shard": ([clips, *usual(place, out, "--shard", "5/4")], "A shard is given as"),
         "no model": ([clips, *usual(place, out), "--model", tmp_path / "no"], "no folder of weights"),
         "a file as folder": ([clips, *usual(place, tmp_path / "file")], "cannot be written"),
