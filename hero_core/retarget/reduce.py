@@ -3,8 +3,8 @@
 
 All channels of a bone are keyed at the same poses. At each key a channel has one slope, so its handles are in line and
 the curve has no corners; how far each handle reaches is fitted, too, between a twentieth and a half of the way to the
-next key. A quick turn, as that of a foot that comes to stand, is made by a short handle. Free handles are worth a
-third of the keys that the same curves need with handles of a third of the way, and as much as corners at every key.
+next key. A quick turn, as that of a foot that comes to stand, is made by a short handle. With handles of a third of the
+way the same takes half as many keys again, if there are to be no corners; corners beside that save hardly any.
 
 1. Where keys stand at first is found for each bone by itself: the fewest segments that are near enough, by dynamic
    programming over all pairs of places at most ``_LONGEST`` poses apart.
@@ -16,7 +16,9 @@ third of the keys that the same curves need with handles of a third of the way, 
 
 What counts is not the channel but what it moves: how far the bone turns away, and how far hands, feet and head are
 carried off by all bones above them together. That is followed to the first order, which is exact enough for errors of
-half a degree, so no forward kinematics is needed while the keys are chosen.
+half a degree, so no forward kinematics is needed while the keys are chosen. Feet that stand are watched at heel and
+ball: where they would slide, less is allowed to them. A limb that the rig bends itself, towards a target, must have its
+ends as near to each other as its joint needs: the straighter it is, the more exactly.
 """
 
 from __future__ import annotations
@@ -338,12 +340,12 @@ def _improve(
     return values, slopes, np.minimum(np.maximum(handles + change, _SHORT), _LONG), shape.t
 
 
-_NEWTON, _NEWTON_NEAR = 6, 2  # steps from nowhere, and from where the last fit had them
+_NEWTON, _NEWTON_NEAR = 5, 2  # steps from nowhere, and from where the last fit had them
 _PULL = 3e-4
 _SHORT, _LONG = 0.05, 0.5
 _EVEN_HANDLES = 0.05  # tolerances squared for a handle that is a whole segment away from a third
 _DAMPED, _TRUST = 1.4, 0.15
-_DEPTH = 4  # blocks 16 keys apart do not know of each other
+_DEPTH = 3  # keys eight apart do not know of each other
 
 
 def _chain(blocks: Array, beside: Array, right: Array, depth: int = 0) -> Array:
@@ -893,8 +895,8 @@ _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wri
 _CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight
 _POLE = 0.6  # a pole target aims the plane of its limb: it is about as far from that as the end of the limb
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
-# The first keys: tolerances that a segment with ends and handles as they come may be off (fitted ones halve that), the
-# share of an end's tolerance that it is worth to a single bone, poses in a segment, starts at a time.
+# The first keys: by how many tolerances a segment may be off whose ends and handles are not fitted yet; what part of an
+# error at an end counts for a single bone; most poses in a segment; weight of even errors; segments at a time.
 _AT_FIRST, _SHARE, _LONGEST, _EVEN, _AT_ONCE = 1.4, 0.7, 14, 0.1, 512
 _STEPS = (5, 2, 3, 3)  # of the fit: at first, after adding keys, after taking out; of handles before taking out
 _THIN = 2  # times that keys are taken out
