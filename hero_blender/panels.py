@@ -40,6 +40,7 @@ class _ReactPanel(_Panel):
                 _quiet(layout, rpt("Active: %s") % armature.name)
             known = map_state.of(armature)
             _quiet(layout, iface("Looking for its bones…") if known is None else "" if known.reason else known.line)
+        layout.prop(chosen, "controls")
 
         column = layout.column(align=True)
         column.prop(chosen, "length")
@@ -196,7 +197,6 @@ class _FitPanel(_Panel):
         row.active = not chosen.in_place
         row.prop(chosen, "root")
         column.prop(chosen, "in_place")
-        layout.prop(chosen, "controls")
         column = layout.column(heading="Keys")
         column.prop(chosen, "reduce")
         inner = column.column(align=True)

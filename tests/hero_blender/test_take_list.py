@@ -291,3 +291,47 @@ def test_time_left_shrinks_and_ends(scene: Any) -> None:
     assert first > 0
     assert reaction.fraction == 1.0
     assert fractions == sorted(fractions)
+
+
+def test_runs_in_a_row_leave_nothing_behind(scene: Any) -> None:
+    """The short form of tests/benchmarks/bench_session.py, which also watches the memory."""
+
+    def state() -> Any:
+        handlers = {
+            name: len(found)
+            for name in dir(bpy.app.handlers)
+            if isinstance(found := getattr(bpy.app.handlers, name), list)
+        }
+        return blocks(), handlers, len(list(scene.hero.bl_rna.properties))
+
+    bpy.ops.hero.take_delete_others()
+    scene.hero.takes, scene.hero.action, scene.hero.seconds = 1, "REPLACE", 0.6
+    bpy.ops.hero.react()
+    before = state()
+    for _ in range(5):
+        assert bpy.ops.hero.react() == {"FINISHED"}
+        bpy.ops.hero.take_show()
+    assert state() == before
+
+
+def test_the_cache_is_where_the_preferences_say_and_can_be_emptied(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from hero_blender import preferences, properties
+
+    usual = vars(preferences.preferences(bpy.context))
+    general = SimpleNamespace(**{**usual, "cache_folder": str(tmp_path / "seen"), "cache_megabytes": 1})
+    for module in (preferences, properties):
+        monkeypatch.setattr(module, "preferences", lambda _: general)
+    react.forget_model()
+    assert bpy.ops.hero.react() == {"FINISHED"}
+    files = list((tmp_path / "seen").iterdir())
+    assert len(files) == 1
+    (tmp_path / "seen" / "mine.txt").touch()
+    assert bpy.ops.hero.clear_cache() == {"FINISHED"}
+    assert [file.name for file in (tmp_path / "seen").iterdir()] == ["mine.txt"]
+    general.cache_megabytes = 0
+    assert bpy.ops.hero.react() == {"FINISHED"}
+    assert [file.name for file in (tmp_path / "seen").iterdir()] == ["mine.txt"]
