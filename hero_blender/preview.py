@@ -130,8 +130,11 @@ def build(
     options: Options | None = None,
     place: Place | None = None,
     stood: Array | None = None,
+    rate: float | None = None,
 ) -> Skeleton:
     """The skeleton of a take as ``rigfile.retarget_motion`` would key it with the same arguments; nothing is changed.
+
+    ``rate`` is the number of frames a second for which the keys were written; None = the scene's.
 
     Raises HeroError where the take cannot be put on this armature.
     """
@@ -151,7 +154,7 @@ def build(
         points = points - solved.path[:, None]
     world = points @ rig.to_world[:3, :3].T + rig.to_world[:3, 3]  # Y up
     held = solved.contacts or find(np.asarray(joints, np.float64), contacts)
-    step = scene.render.fps / scene.render.fps_base / motion.fps * place.time_scale
+    step = (rate or scene.render.fps / scene.render.fps_base) / motion.fps * place.time_scale
     return Skeleton(
         world @ armature.Y_UP[:3, :3],
         first_frame + step * np.arange(len(world)),
@@ -235,12 +238,14 @@ def show(
     *,
     shares: list[Array] | None = None,
     action: str = "",
+    rate: float | None = None,
     as_objects: bool | None = None,
 ) -> Skeleton:
     """Show a take on a character, instead of what was shown before, and keep the motion for ``key``.
 
     about       where the takes come from and are to be put, as ``react.write_takes`` takes it
     action      name of the Action that has this take already
+    rate        see ``build``
     as_objects  as a mesh that renders instead of a drawing over the 3D view; None = where there is no window
 
     Raises HeroError, with nothing changed, where the take cannot be put on this armature.
@@ -248,7 +253,10 @@ def show(
     options, about = options or Options(), about or About(Source("preview"))
     stood = None if about.stood is None else np.array(about.stood).reshape(4, 4)
     place = about.place(take)
-    skeleton = build(obj, motion, take, first_frame=first_frame, scene=scene, options=options, place=place, stood=stood)
+    skeleton = build(
+        obj, motion, take,
+        first_frame=first_frame, scene=scene, options=options, place=place, stood=stood, rate=rate,
+    )  # fmt: skip
     remove()
     objects = bpy.app.background if as_objects is None else as_objects
     shown = _Shown(
@@ -281,7 +289,8 @@ def show_action(scene: bpy.types.Scene, obj: bpy.types.Object, action: bpy.types
     """Show a take that was keyed, where its keys have it. Raises HeroError where it has no motion any more."""
     take = takes.read(action)
     about = About(take.source, places=(take.place,), stood=take.stood)
-    return show(scene, obj, takes.motion_of(action), 0, take.first_frame, take.fit, about, action=action.name)
+    motion, rate = takes.motion_of(action), take.scene_rate
+    return show(scene, obj, motion, 0, take.first_frame, take.fit, about, action=action.name, rate=rate)
 
 
 def remove() -> None:
@@ -306,8 +315,9 @@ def shown() -> Skeleton | None:
 
 
 def armature_of() -> bpy.types.Object | None:
-    """The character of what is shown."""
-    return _by_number(bpy.data.objects, _State.shown.armature) if _State.shown is not None else None
+    """The character of what is shown; None where it is in no scene any more, even if something still refers to it."""
+    obj = _by_number(bpy.data.objects, _State.shown.armature) if _State.shown is not None else None
+    return obj if obj is not None and obj.users_scene else None
 
 
 def _scene_of() -> bpy.types.Scene | None:
@@ -407,7 +417,9 @@ class _Drawing:
         """Nothing here may raise: it would do so at each redraw."""
         context = bpy.context
         scene, space = context.scene, context.space_data
-        if scene.session_uid != self.shown.scene[1] or armature_of() is None or not space.overlay.show_overlays:
+        obj = armature_of()
+        # The sequencer may belong to another scene than the character; what counts is where that is seen.
+        if obj is None or scene not in obj.users_scene or not space.overlay.show_overlays:
             return
         import gpu
 
@@ -479,9 +491,10 @@ def _faces(corners: Array, colour: Any, alpha: float) -> None:
 
 def _put_objects() -> None:
     """The collection with the skeleton, which moves, and trails and marks, which do not."""
-    shown, scene = _State.shown, _scene_of()
-    if shown is None or scene is None or armature_of() is None:
+    shown, obj = _State.shown, armature_of()
+    if shown is None or obj is None:
         return
+    scene = obj.users_scene[0]
     skeleton, paint = shown.skeleton, colours()
     holder = bpy.data.collections.new(NAME)
     holder[MARK] = "collection"
@@ -562,7 +575,8 @@ def _move_objects(scene: bpy.types.Scene) -> None:
 
 @persistent  # type: ignore[untyped-decorator]
 def _frame_changed(scene: bpy.types.Scene, *_: Any) -> None:
-    if _State.shown is not None and scene.session_uid == _State.shown.scene[1]:
+    obj = armature_of()
+    if obj is not None and scene == obj.users_scene[0]:
         _move_objects(scene)
 
 

@@ -129,7 +129,8 @@ def build_scene() -> Step:
     from hero_blender import why
 
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
-    open_panel(why.HERO_PT_view3d_why)
+    if "DEFAULT_CLOSED" in why.HERO_PT_view3d_why.bl_options:
+        open_panel(why.HERO_PT_view3d_why)
     yield 0.5
     window = bpy.context.window_manager.windows[0]
     bpy.ops.preferences.addon_enable(module="rigify")
@@ -359,7 +360,57 @@ def told_why() -> Step:
     note("markers_left", len(markers))
 
 
-SCENARIO = (build_scene, load_torch, react_cancelled, react_once, undone, react_again, previewed, changed, told_why)
+def disturbed() -> Step:
+    """The character is deleted while its take is shown, the strip while it is watched, the file while a job runs."""
+    from hero_blender import compat, preview
+
+    scene = bpy.context.scene
+    press("hero.preview")
+    yield 0.3
+    with there():
+        bpy.ops.object.select_all(action="SELECT")
+        bpy.ops.object.delete()
+        bpy.ops.ed.undo_push(message="Delete")
+    yield 0.3
+    note("preview_without_character", preview.shown() is None)
+    key("Z", ctrl=True)
+    yield 0.6
+    note("preview_with_it_again", preview.shown() is not None)
+    press("hero.preview_end")
+    scene = bpy.context.scene
+    bpy.context.view_layer.objects.active = bpy.data.objects["Human"]
+    before = len(bpy.data.actions)
+    scene.hero.seed = 77
+    press("hero.react")
+    yield running
+    yield 0.3
+    strips = compat.strips_of(scene)
+    strips.remove(strips["clip"])
+    yield lambda: not running()
+    note("made_without_strip", len(bpy.data.actions) - before)
+    compat.new_movie_strip(scene, "clip", str(ROOT / "demo" / "clip.mp4"), 3, 1)
+    scene.hero.strip = "clip"
+    press("hero.react")
+    yield running
+    yield 0.3
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    yield 1.0
+    note("running_after_load", running())
+
+
+def left_running() -> Step:
+    """Blender is quit in the middle of a job."""
+    yield from build_scene()
+    press("hero.react")
+    yield running
+    yield 0.5
+    note("running_at_the_end", running())
+
+
+SCENARIO = (
+    build_scene, load_torch, react_cancelled, react_once, undone, react_again, previewed, changed, told_why, disturbed,
+    left_running,
+)  # fmt: skip
 
 
 def play() -> Step:
@@ -405,9 +456,6 @@ class Player:
     def end(self, error: str | None) -> None:
         seen["error"] = error
         (OUT / "seen.json").write_text(json.dumps(seen, indent=1) + "\n")
-        import addon_utils
-
-        addon_utils.disable("hero_blender")  # joins its thread: Blender aborts where one is alive at its end
         bpy.ops.wm.quit_blender()
 
 

@@ -52,3 +52,11 @@ def test_markers_say_why_and_go_again(session: dict[str, Any]) -> None:
     assert session["markers"]
     assert all(name.startswith("HERO ") and 1 <= frame <= 100 for name, frame in session["markers"].items())
     assert session["markers_left"] == 0
+
+
+def test_what_is_deleted_or_loaded_or_quit_meanwhile_does_no_harm(session: dict[str, Any]) -> None:
+    assert session["preview_without_character"]
+    assert session["preview_with_it_again"]
+    assert session["made_without_strip"] in (0, 1)  # a copy of the strip may still be seen
+    assert not session["running_after_load"]
+    assert session["running_at_the_end"]  # and Blender ended well, see above

@@ -219,6 +219,29 @@ def test_its_character_may_be_deleted_or_renamed(rig: Any, handlers: None) -> No
     assert not [obj for obj in bpy.data.objects if preview.MARK in obj]
 
 
+def test_a_character_that_is_in_no_scene_any_more_is_gone(rig: Any, handlers: None) -> None:
+    rig.use_fake_user = True
+    preview.show(bpy.context.scene, rig, walk())
+    bpy.context.scene.collection.objects.unlink(rig)
+    assert preview.shown() is None
+    bpy.context.scene.collection.objects.link(rig)
+    assert preview.shown() is not None
+    preview.remove()
+
+
+def test_the_sequencer_may_be_that_of_another_scene(rig: Any, handlers: None) -> None:
+    edit, scene = bpy.data.scenes.new("Edit"), bpy.context.scene
+    edit.render.fps = 24
+    preview.show(edit, rig, walk(), first_frame=10)
+    assert body().name in scene.objects
+    assert body().name not in edit.objects
+    scene.frame_set(10)
+    first = corners(body())
+    scene.frame_set(40)
+    assert np.abs(corners(body()) - first).max() > 0.3
+    preview.remove()
+
+
 def test_it_may_be_deleted_by_hand(rig: Any, handlers: None) -> None:
     preview.show(bpy.context.scene, rig, walk())
     for obj in [each for each in bpy.data.objects if preview.MARK in each][:4]:
@@ -245,11 +268,16 @@ def test_a_keyed_take_is_shown_where_its_keys_have_it(rig: Any) -> None:
     scene, place = bpy.context.scene, Place(mirror=True, turn=0.5, start=(2.0, 0.0, 1.0), time_scale=1.5)
     react.write_takes(rig, walk(), "clip", 7, scene, EVERY, About(Source("clip"), places=(place,)))
     rig.location.x = 5.0  # it has been moved since; the keys have not
+    scene.render.fps = 60
     skeleton = preview.show_action(scene, rig, rig.animation_data.action)
     rig.location.x = 0.0
     scene.frame_set(7)
     bone = rig.pose.bones["mixamorig:LeftFoot"]
     assert np.array(rig.matrix_world @ bone.head) == pytest.approx(skeleton.at(7)[JOINTS.index("left_ankle")], abs=2e-3)
+    scene.frame_set(31)
+    assert np.array(rig.matrix_world @ bone.head) == pytest.approx(
+        skeleton.at(31)[JOINTS.index("left_ankle")], abs=0.02
+    )
     with pytest.raises(HeroError, match="no take"):
         preview.show_action(scene, rig, bpy.data.actions.new("something else"))
     preview.remove()
