@@ -300,11 +300,13 @@ class _Worker:
             bar.show(ended, failed, last=True)
             return self.run_.finish(before, started)
         except _Signal as stop:
+            bar.end()
             self._give_back()
             if not self.silent:
                 self._told_of_stop(ended, failed)
             return stop.code
         except BaseException:
+            bar.end()
             self._give_back()
             raise
         finally:
@@ -724,6 +726,7 @@ class _Parent:
                 ended, failed = self.run_.ends()
                 self.run_.manifest.write()
         except _Signal as stop:
+            bar.end()
             self._end(self._workers)
             ended, failed = self.run_.ends()
             with contextlib.suppress(HeroError):

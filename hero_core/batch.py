@@ -818,6 +818,12 @@ class ProgressBar:
         else:
             self._write(text + "\n")
 
+    def end(self) -> None:
+        """Leave the line, so that something else can be told."""
+        if self._width:
+            self._write("\n")
+        self._width = 0
+
     def say(self, text: str) -> None:
         """A line of its own."""
         self._write(("\r" + " " * self._width + "\r" if self._width else "") + text + "\n")
