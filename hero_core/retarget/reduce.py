@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
 _STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
-_SLIDE, _TIGHTER = 0.0095, 1.15  # m/s at which feet that stand may slide in the mean; steps to that
+_SLIDE = 0.009  # m/s at which feet that stand may slide in the mean
 _NEAR_MISS = 1.35  # times the tolerance: other weights may still do, no key is needed yet
 _ROUNDS = 60
 
@@ -588,16 +588,12 @@ class _Reduction:
         self._prepare()
         mask = self._spaced()
         self._refit(mask, np.ones(len(mask), bool), _STEPS[0])
-        mask = self._grow(mask)
         for _ in range(_THIN):
-            former = self.state.copy(), self.fitted.copy(), self.lean.copy()
+            mask = self._grow(mask, _HASTE)
             fewer = self._thinned(mask)
             self._refit(fewer, (fewer != mask).any(1), _STEPS[2])
-            fewer = self._grow(fewer)
-            if fewer.sum() >= mask.sum():
-                self.state, self.fitted, self.lean = former
-                break
             mask = fewer
+        mask = self._grow(mask, _ROUNDS)
         return self._written(mask)
 
     def _prepare(self) -> None:
@@ -642,10 +638,10 @@ class _Reduction:
     def _show(self, fitted: Array, rows: Array, points: Array) -> None:
         fitted[self.track[rows], :, self.column[rows]] = points.reshape(len(rows), -1) / self.level[rows]
 
-    def _grow(self, mask: Array) -> Array:
+    def _grow(self, mask: Array, rounds: int) -> Array:
         """Add keys, and weight where the fit is too far off, until it is not."""
         mask = mask.copy()
-        for turn in range(_ROUNDS):
+        for turn in range(rounds):
             off = self._off(self.fitted)
             bad = off.max(1) > 1.0
             if not bad.any() and not self._hold():
@@ -662,13 +658,15 @@ class _Reduction:
         for end, metres, poses in self.stands:
             way = (moved[end] * metres[:, None])[:, [0, 2]]
             speeds.append(np.linalg.norm(way[poses + 1] - way[poses], axis=-1) * FPS)
-        if not speeds or np.concatenate(speeds).mean() <= _SLIDE:
+        mean = float(np.concatenate(speeds).mean()) if speeds else 0.0
+        if mean <= _SLIDE:
             return False
+        tighter = min(max(mean / _SLIDE, 1.1), 1.5)
         for (end, metres, poses), own in zip(self.stands, speeds, strict=True):
             if own.mean() > _SLIDE:
                 standing = np.unique([poses, poses + 1])
-                self.maps[np.ix_(self.end_of == end, standing)] *= _TIGHTER
-                metres[standing] /= _TIGHTER
+                self.maps[np.ix_(self.end_of == end, standing)] *= tighter
+                metres[standing] /= tighter
         return True
 
     def _insert(self, mask: Array, off: Array, limit: float) -> None:
@@ -899,7 +897,7 @@ _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs 
 # error at an end counts for a single bone; most poses in a segment; weight of even errors; segments at a time.
 _AT_FIRST, _SHARE, _LONGEST, _EVEN, _AT_ONCE = 1.4, 0.7, 14, 0.1, 512
 _STEPS = (5, 2, 3, 3)  # of the fit: at first, after adding keys, after taking out; of handles before taking out
-_THIN = 2  # times that keys are taken out
+_THIN, _HASTE = 2, 4  # times that keys are taken out; rounds of adding keys before each
 _DISPENSABLE, _BLAME, _PATIENCE = 1.8, 0.7, 4
 
 
