@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m hero_blender react …``, ``bake …``, ``retarget …`` and ``map …``, where there is only Blender's Python module."""
+"""``python -m hero_blender react …``, ``bake …``, ``retarget …`` and ``map …``: with Blender's Python module alone."""
 
 from __future__ import annotations
 
