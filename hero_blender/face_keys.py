@@ -28,7 +28,7 @@ from hero_core.retarget.rotations import about, continuous, from_euler, to_matri
 from hero_core.retarget.solve import location_channel
 
 from . import armature as armatures
-from . import compat
+from . import compat, rigify
 from .face_rig import Face
 
 Array = npt.NDArray[Any]
@@ -223,7 +223,7 @@ def _write_bones(
     written = keys = 0
     under: dict[str, Any] = {}
     curves = {(curve.data_path, curve.array_index): curve for curve in compat.curves_in(place)}
-    for bone_name, share in found.head:
+    for bone_name, share in _shares(found, obj, curves):
         bone = obj.pose.bones[bone_name]
         turn = _turned(shown.head * share, found.axes, rig, bone_name)  # (M, 4)
         frames, quaternions = _added(bone, curves, shown.frames, turn)
@@ -246,6 +246,19 @@ def _write_bones(
             written, keys = _tally(written, keys, _put(place, path, bone_name, shown.frames, values, options, rig))
     action[UNDER] = json.dumps(under)
     return _row(take, face, obj, action, written, keys)
+
+
+def _shares(
+    found: Face, obj: bpy.types.Object, curves: Mapping[tuple[str, int], bpy.types.FCurve]
+) -> list[tuple[str, float]]:
+    """How much neck and head turn. In a Rigify rig the head follows the neck as far as a setting says, or its key."""
+    shares = list(found.head)
+    torso = obj.pose.bones.get("torso")
+    if len(shares) < 2 or torso is None or not rigify.is_control_rig(obj) or "head_follow" not in torso.keys():  # noqa: SIM118
+        return shares
+    keyed = curves.get((torso.path_from_id() + '["head_follow"]', 0))
+    follows = keyed.evaluate(0) if keyed is not None else torso["head_follow"]
+    return [*shares[:-1], (shares[-1][0], 1 - follows * sum(share for _, share in shares[:-1]))]
 
 
 def _tally(written: int, keys: int, added: tuple[int, int]) -> tuple[int, int]:
