@@ -248,6 +248,7 @@ def react_again() -> Step:
     yield lambda: not running()
     note("further_take_seconds", round(time.perf_counter() - start, 2))
     note("gaps_of_further_take", Clock.take())
+    note("load", round(os.getloadavg()[0] / (os.cpu_count() or 1), 2))
     with there("SEQUENCE_EDITOR"):
         bpy.ops.screen.back_to_previous()
     bpy.context.scene.hero.seed = 0

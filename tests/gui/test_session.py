@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 
 def test_no_step_failed_and_blender_came_to_a_good_end(session: dict[str, Any]) -> None:
     assert session["error"] is None, session["error"] + session["log"][-3000:]
@@ -14,13 +16,21 @@ def test_no_step_failed_and_blender_came_to_a_good_end(session: dict[str, Any]) 
     assert not ours, ours[0][:3000]
 
 
+def idle(session: dict[str, Any]) -> None:
+    """Times mean something only where other programs leave this one its processors."""
+    if session["load"] > 1.5:
+        pytest.skip(f"the machine was busy with other things: {session['load']} tasks waited for each processor")
+
+
 def test_cancel_comes_within_half_a_second_and_changes_nothing(session: dict[str, Any]) -> None:
+    assert session["after_cancel"] is None
+    idle(session)
     redraw = max(session["gap_of_a_whole_redraw"].values())  # which a software renderer takes its time for
     assert session["cancel_seconds"] <= 0.5 + redraw
-    assert session["after_cancel"] is None
 
 
 def test_the_window_stays_alive_while_the_model_thinks(session: dict[str, Any]) -> None:
+    idle(session)
     gaps, redraw = session["gaps_of_further_take"], max(session["gap_of_a_small_redraw"].values())
     assert gaps.get("Thinking of a reaction", 0.0) <= 0.1 + redraw
     assert gaps.get("Loading the model", 0.0) <= 0.1 + redraw
