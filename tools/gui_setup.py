@@ -20,7 +20,7 @@ from tools.environment import BUILD, ROOT, SetupError
 
 PACKAGES = (
     "blender", "python3-torch", "python3-safetensors", "python3-numpy", "libgl1", "libegl1", "libgl1-mesa-dri",
-    "fonts-dejavu-core", "python3-cattrs",
+    "fonts-dejavu-core", "python3-cattr",
 )  # fmt: skip
 NEEDED_GB = 3.5  # 2.0 installed, and the packages while they unpack
 # Manuals and translations are half of the files.
