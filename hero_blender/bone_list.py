@@ -254,6 +254,7 @@ def _check_joint(joint: str) -> None:
 
 class HERO_PT_bones(bpy.types.Panel):
     bl_label = "Bones"
+    bl_order = 2
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "HERO"

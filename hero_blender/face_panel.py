@@ -504,6 +504,7 @@ class HERO_UL_face_map(bpy.types.UIList):
 
 class _FacePanel:
     bl_label = "Face"
+    bl_order = 2
     bl_region_type = "UI"
     bl_category = "HERO"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}

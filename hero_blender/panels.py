@@ -139,6 +139,7 @@ class _TakesPanel(_Panel):
 
 class _PlacePanel(_Panel):
     bl_label = "Timing and Place"
+    bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -161,6 +162,7 @@ class _PlacePanel(_Panel):
 
 class _AdvancedPanel(_Panel):
     bl_label = "Advanced"
+    bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -180,6 +182,7 @@ class _AdvancedPanel(_Panel):
 
 class _FitPanel(_Panel):
     bl_label = "Fit"
+    bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
