@@ -38,7 +38,8 @@ from hero_core.errors import Cancelled, HeroError
 from hero_core.motion import Motion
 from hero_core.video import VideoClip, read_video
 
-from . import bake_preview, bone_map, compat, export, place, react, rigfile
+from . import bake_preview, bone_map, compat, export, face_command, place, react, rigfile
+from .face import OFF, FaceSettings
 from .stance import Stance, pose_of_object, put_back, read_stance
 from .takes import Source
 
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace, settings: react.Settings) -> int:
     tasks = _tasks(args, out)
     mine = batch.shard(tasks, *batch.read_shard(args.shard)) if args.shard else tasks
     model = _model(settings)
+    face = face_command.settings_of(args, 1, 0)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):  # permission bits do not tell of read-only disks
@@ -76,7 +78,8 @@ def run(args: argparse.Namespace, settings: react.Settings) -> int:
     began = float(os.environ[_BEGAN]) if os.environ.get(_BEGAN) else None
     with _signals(), contextlib.closing(Board(out, args.stale, began=began)) as board:
         board.tidy()
-        run = _Run(board, tasks, mine, formats, tuple(dict.fromkeys(args.preview or [])), settings, model)
+        run = _Run(board, tasks, mine, formats, tuple(dict.fromkeys(args.preview or [])), settings, model,
+                   face, args.face_mesh)  # fmt: skip
         return _Parent(run, args).run() if args.jobs > 1 else _Worker(run, args.worker).run()
 
 
@@ -144,6 +147,8 @@ class _Run:
     previews: tuple[str, ...]
     settings: react.Settings
     model: Record
+    face: FaceSettings = dataclasses.field(default_factory=lambda: FaceSettings(OFF))
+    face_mesh: str | None = None
 
     def __post_init__(self) -> None:
         self._made: dict[str, tuple[int, bool]] = {}
@@ -161,6 +166,8 @@ class _Run:
             **settings, "seeds": list(task.seeds), "armature": task.armature, "weights": self.model,
             "formats": list(self.formats), "previews": list(self.previews),
         }  # fmt: skip
+        if self.face.on:
+            choices["face"] = {**dataclasses.asdict(self.face), "torch": "", "mesh": self.face_mesh}
         out: Record = json.loads(json.dumps(choices, default=str))  # as it comes back from a file
         return out
 
@@ -267,7 +274,7 @@ class _Worker:
         self._held: list[_Held] = []
         self._tried: set[str] = set()
         self._cursor = 0
-        self._stage = _Stage()
+        self._stage = _Stage(reuse=not run.face.on)  # a face keys more than the armature
         self._hero: Hero | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hero-bake-read")
         self._reading = threading.Lock()
@@ -488,6 +495,8 @@ class _Worker:
         source = Source(task.clip.stem, "file", path, scene.name, start, clip.duration)
         about = react.About(source, settings, places=(spot,))
         report = react.write_takes(rig, motion, task.clip.stem, first, scene, settings.fit, about)
+        path = str(task.clip.absolute())
+        report = face_command.add(self.run_.face, self.run_.face_mesh, report, path, rig, scene)
         last = round(bpy.data.actions[report["action"]].frame_range[1])
         laps.end("retarget")
         out, stem = self.board.out, task.stem(settings.seed)
@@ -568,7 +577,8 @@ class _Stage:
     an Action or NLA tracks of its own is read again each time: what becomes of those is the fit's choice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reuse: bool = True) -> None:
+        self._reuse = reuse
         self._key: tuple[Any, ...] | None = None
         self._broken: dict[tuple[Any, ...], str] = {}
         self._had: dict[str, Any] = {}
@@ -623,7 +633,7 @@ class _Stage:
             return
         self._clean = True
         rig = bpy.data.objects.get(self._rig)
-        if rig is None or not self._had["bare"]:
+        if rig is None or not self._had["bare"] or not self._reuse:
             self.forget()
             return
         _restore(rig, self._had)

@@ -65,7 +65,7 @@ def parser(standalone: bool) -> argparse.ArgumentParser:
         _add_fit(each)
     for each in (commands.choices["react"], commands.choices["bake"]):
         _add_place(each)
-    face_command.add_options(commands.choices["react"])
+        face_command.add_options(each)
 
     command = commands.add_parser("map", help="tell which bone is which joint, how it was found and how sure that is")
     command.add_argument("--rig", type=Path, required=standalone, help=rig_help)

@@ -101,14 +101,27 @@ def add_face(
 
     clip: the strip, or the path of the file. Raises HeroError.
     """
-    settings = settings_of(args, len(report["takes"]), report["takes"][0]["seed"])
+    return add(settings_of(args, 1, 0), args.face_mesh, report, clip, armature, scene, on_progress)
+
+
+def add(
+    settings: face.FaceSettings,
+    mesh_name: str | None,
+    report: dict[str, Any],
+    clip: Any,
+    armature: bpy.types.Object,
+    scene: bpy.types.Scene,
+    on_progress: face.Progress | None = None,
+) -> dict[str, Any]:
+    """The same by settings, whose takes and seed are those of the report."""
     if not settings.on:
         return report
+    settings = face.with_body(settings, len(report["takes"]), report["takes"][0]["seed"])
     mesh = None
-    if args.face_mesh:
-        mesh = bpy.data.objects.get(args.face_mesh)
+    if mesh_name:
+        mesh = bpy.data.objects.get(mesh_name)
         if mesh is None:
-            raise HeroError(f"There is no mesh '{args.face_mesh}'; name one of the character.")
+            raise HeroError(f"There is no mesh '{mesh_name}'; name one of the character.")
     job = face.FaceJob(scene, clip, armature, mesh, settings, hold=True)
     face.run(job, on_progress)
     names = [take["action"] for take in report["takes"]]

@@ -384,3 +384,28 @@ def test_from_a_command_line(blend: Any, tmp_path: Path, capsys: pytest.CaptureF
         assert told in capsys.readouterr().err
         assert not (tmp_path / "out.blend").exists()
     assert run("--face", "off") == 0
+
+
+def test_in_a_batch(blend: Any, tmp_path: Path) -> None:
+    actor(tmp_path)
+    from models import write_tiny
+
+    model = write_tiny(tmp_path / "tiny")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "rig.blend"))
+    (tmp_path / "clips").mkdir()
+    movie_with(tmp_path / "clips" / "clip.mp4", 3, beeps(3))
+    given = ["bake", tmp_path / "clips", "--rig", tmp_path / "rig.blend", "--out", tmp_path / "out", "--model", model]
+
+    def run(*more: object) -> int:
+        return command.main([str(each) for each in (*given, *more)], standalone=True)
+
+    assert run("--face", "nowhere") != 0
+    assert run() == 0
+    (made,) = (tmp_path / "out").rglob("*.blend")
+    before = made.read_bytes()
+    assert run("--face", "rules") == 0  # other choices: it is made anew
+    (made,) = (tmp_path / "out").rglob("*.blend")
+    assert made.read_bytes() != before
+    bpy.ops.wm.open_mainfile(filepath=str(made))
+    key = bpy.data.objects["Head"].data.shape_keys
+    assert compat.assigned_action(key)[0].name == "clip take 1 seed 0 Head"
