@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .config import HeroConfig, RVQConfig, TransformerConfig, VideoEncoderConfig
 from .device import pick
@@ -89,10 +90,28 @@ def read(path_or_name: str | os.PathLike[str] | None = None) -> Parts:
     return _read_official(folder)
 
 
+class _NoValues(TorchFunctionMode):
+    """Spend no time on initial values: drawing them on the meta device imports torch's compiler, half a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
+        target = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+        if target is not None and target.is_meta and func.__name__.strip("_") in _DRAWN:
+            return target
+        return func(*args, **kwargs)
+
+
+_DRAWN = ("normal", "uniform", "kaiming_uniform", "xavier_uniform", "trunc_normal", "mul", "rmul")  # 0.02 * randn(...)
+
+
 def build(parts: Parts) -> Hero:
     """Modules of the right sizes, filled; every missing, extra or wrongly shaped tensor is named."""
     cfg = parts.config
-    with torch.device("meta"):  # no time is spent on initial values
+    with torch.device("meta"), _NoValues():
         modules: dict[str, nn.Module] = {
             "rvq": RVQVAE(cfg.rvq),
             "masked": MaskedTransformer(cfg.masked),

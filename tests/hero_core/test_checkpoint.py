@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -290,3 +292,9 @@ def test_full_scale_release_loads_and_converts(tmp_path: Path) -> None:
     started = time.perf_counter()
     hero_core.load(tmp_path / "converted", device="cpu", dtype="float32")
     print(f"official {slow:.2f} s, converted {time.perf_counter() - started:.2f} s")
+
+
+def test_loading_does_not_import_the_compiler() -> None:
+    """torch._dynamo takes longer to import than the weights to load; drawing on the meta device would import it."""
+    code = "import sys, hero_core; hero_core.load(); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
