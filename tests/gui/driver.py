@@ -162,6 +162,7 @@ def build_scene() -> Step:
     scene.frame_end = 100  # the strip lies high enough for markers below it
     yield from open_tabs()
     area_of("VIEW_3D").spaces[0].overlay.show_bones = False  # the pictures are of HERO, not of Rigify's controls
+    area_of("SEQUENCE_EDITOR").spaces[0].timeline_overlay.show_strip_source = False  # nor of somebody's folders
     view = area_of("VIEW_3D").spaces[0].region_3d
     view.view_distance, view.view_location = 6.0, (0.0, 0.0, 0.8)
     yield 0.3
