@@ -17,6 +17,7 @@ from hero_core.retarget.names import mirror
 
 from . import armature, properties
 from .bone_map import fill, find, forget, label, preset_folder, saved, use_file
+from .told import JsonFile, Told
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
@@ -37,25 +38,12 @@ def _target(context: bpy.types.Context) -> bpy.types.Object:
     return obj
 
 
-class _MapOperator:
+class _MapOperator(Told):
     bl_options: ClassVar = {"REGISTER", "UNDO", "INTERNAL"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return properties.chosen_armature(context) is not None
-
-    def execute(self, context: bpy.types.Context) -> set["OperatorReturnItems"]:
-        try:
-            told = self.work(context)
-        except HeroError as err:
-            self.report({"ERROR"}, str(err))
-            return {"CANCELLED"}
-        if told:
-            self.report({"INFO"}, told)
-        return {"FINISHED"}
-
-    def work(self, context: bpy.types.Context) -> str | None:
-        raise NotImplementedError
 
 
 class HERO_OT_map_auto(_MapOperator, bpy.types.Operator):
@@ -197,15 +185,9 @@ class HERO_OT_map_keep(_MapOperator, bpy.types.Operator):
         return f"Saved as '{path}'"
 
 
-class _MapFile(_MapOperator):
-    filepath: str
-
-    def invoke(self, context: bpy.types.Context, _: bpy.types.Event) -> set["OperatorReturnItems"]:
-        obj = properties.chosen_armature(context)
-        if not self.filepath and obj is not None:
-            self.filepath = bpy.path.clean_name(obj.name) + ".json"
-        context.window_manager.fileselect_add(self)  # type: ignore[arg-type]
-        return {"RUNNING_MODAL"}
+class _MapFile(JsonFile, _MapOperator):
+    def suggested(self, context: bpy.types.Context) -> str:
+        return bpy.path.clean_name(_target(context).name) + ".json"
 
 
 class HERO_OT_map_export(_MapFile, bpy.types.Operator):
@@ -213,13 +195,6 @@ class HERO_OT_map_export(_MapFile, bpy.types.Operator):
 
     bl_idname = "hero.map_export"
     bl_label = "Export"
-
-    filepath: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="File", description="The .json to write", subtype="FILE_PATH", options={"SKIP_SAVE"}
-    )
-    filter_glob: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Filter", description="Files to show", default="*.json", options={"HIDDEN"}
-    )
 
     def work(self, context: bpy.types.Context) -> str | None:
         obj = _target(context)
@@ -233,13 +208,6 @@ class HERO_OT_map_import(_MapFile, bpy.types.Operator):
 
     bl_idname = "hero.map_import"
     bl_label = "Import"
-
-    filepath: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="File", description="The .json to read", subtype="FILE_PATH", options={"SKIP_SAVE"}
-    )
-    filter_glob: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Filter", description="Files to show", default="*.json", options={"HIDDEN"}
-    )
 
     def work(self, context: bpy.types.Context) -> str | None:
         obj = armature.check_writable(properties.chosen_armature(context))

@@ -17,6 +17,7 @@ from hero_core.output import check_output
 
 from . import bone_map, compat, face, face_rig, operators, properties, torch_folder
 from .preferences import preferences
+from .told import JsonFile, Told
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
@@ -288,25 +289,12 @@ def tell_owner(context: bpy.types.Context, report: dict[str, Any]) -> None:
         owner.hero_face.told = json.dumps({"map": report["map"], "notes": report["notes"][:8]})
 
 
-class _FaceMap:
+class _FaceMap(Told):
     bl_options: ClassVar = {"REGISTER", "UNDO", "INTERNAL"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return character(context) != (None, None)
-
-    def execute(self, context: bpy.types.Context) -> set["OperatorReturnItems"]:
-        try:
-            told = self.work(context)
-        except HeroError as err:
-            self.report({"ERROR"}, str(err))
-            return {"CANCELLED"}
-        if told:
-            self.report({"INFO"}, told)
-        return {"FINISHED"}
-
-    def work(self, context: bpy.types.Context) -> str | None:
-        raise NotImplementedError
 
 
 def _owner(context: bpy.types.Context) -> bpy.types.Object:
@@ -415,15 +403,9 @@ class HERO_OT_face_map_keep(_FaceMap, bpy.types.Operator):
         return f"Saved as '{path}'"
 
 
-class _File(_FaceMap):
-    filepath: str
-
-    def invoke(self, context: bpy.types.Context, _: bpy.types.Event) -> set["OperatorReturnItems"]:
-        owner = face_rig.owner_of(*character(context))
-        if not self.filepath and owner is not None:
-            self.filepath = bpy.path.clean_name(owner.name) + "_face.json"
-        context.window_manager.fileselect_add(self)  # type: ignore[arg-type]
-        return {"RUNNING_MODAL"}
+class _File(JsonFile, _FaceMap):
+    def suggested(self, context: bpy.types.Context) -> str:
+        return bpy.path.clean_name(_owner(context).name) + "_face.json"
 
 
 class HERO_OT_face_map_export(_File, bpy.types.Operator):
@@ -431,13 +413,6 @@ class HERO_OT_face_map_export(_File, bpy.types.Operator):
 
     bl_idname = "hero.face_map_export"
     bl_label = "Export"
-
-    filepath: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="File", description="The .json to write", subtype="FILE_PATH", options={"SKIP_SAVE"}
-    )
-    filter_glob: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Filter", description="Files to show", default="*.json", options={"HIDDEN"}
-    )
 
     def work(self, context: bpy.types.Context) -> str | None:
         path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), ".json"))
@@ -450,13 +425,6 @@ class HERO_OT_face_map_import(_File, bpy.types.Operator):
 
     bl_idname = "hero.face_map_import"
     bl_label = "Import"
-
-    filepath: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="File", description="The .json to read", subtype="FILE_PATH", options={"SKIP_SAVE"}
-    )
-    filter_glob: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Filter", description="Files to show", default="*.json", options={"HIDDEN"}
-    )
 
     def work(self, context: bpy.types.Context) -> str | None:
         path = Path(bpy.path.abspath(self.filepath))

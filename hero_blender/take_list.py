@@ -12,6 +12,7 @@ from hero_core.errors import HeroError
 from . import compare, edit_take, preview, properties, takes
 from .operators import JobOperator, busy
 from .react import Reaction, Settings
+from .told import Told
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
@@ -54,7 +55,7 @@ def _picked(context: bpy.types.Context, name: str) -> bpy.types.Action:
     return action
 
 
-class _TakeOperator:
+class _TakeOperator(Told):
     """Something quick about a take."""
 
     bl_options: ClassVar = {"REGISTER", "UNDO"}
@@ -63,19 +64,6 @@ class _TakeOperator:
     def poll(cls, context: bpy.types.Context) -> bool:
         obj = properties.chosen_armature(context)
         return obj is not None and any(takes.belongs(action, obj) for action in bpy.data.actions)
-
-    def execute(self, context: bpy.types.Context) -> "set[OperatorReturnItems]":
-        try:
-            told = self.work(context)
-        except HeroError as err:
-            self.report({"ERROR"}, str(err))
-            return {"CANCELLED"}
-        if told:
-            self.report({"INFO"}, told)
-        return {"FINISHED"}
-
-    def work(self, context: bpy.types.Context) -> str | None:
-        raise NotImplementedError
 
 
 class HERO_OT_take_show(_TakeOperator, bpy.types.Operator):
