@@ -21,8 +21,9 @@ from hero_core.motion import Motion
 from hero_core.place import Place
 from hero_core.record import Keep, TakeRecord, unpack_joints
 
-from . import compat, rigfile, takes
+from . import compat, rigfile, seam, takes
 from .react import About, Progress, Reaction, Settings, Task, write_takes
+from .seam import Join
 from .takes import Take
 
 if TYPE_CHECKING:
@@ -94,7 +95,12 @@ def change_part(
         )
 
     action_of = _kept(action)
-    return _reaction(scene, obj, action, settings, make, "part", clip, replaces=action.name if in_place_of_it else "")
+    ends = compat.frame_in_action(obj, action, min(frames) - 1), compat.frame_in_action(obj, action, max(frames) + 1)
+    where = _borders(action, take, part, ends, keep)
+    return _reaction(
+        scene, obj, action, settings, make, "part", clip,
+        replaces=action.name if in_place_of_it else "", joiner=_Part(action.name, take, where),
+    )  # fmt: skip
 
 
 def extend(
@@ -112,19 +118,29 @@ def extend(
         )
 
     action_of = _kept(action)
-    return _reaction(scene, obj, action, settings, make, "longer", clip)
+    end = math.floor(take.first_frame + (take.frames - 1) * _step(take) + 1e-4)
+    joiner = _Part(action.name, take, Join(len(record.edits), end, None))
+    return _reaction(scene, obj, action, settings, make, "longer", clip, joiner=joiner)
 
 
 def remake(
     scene: bpy.types.Scene, obj: bpy.types.Object, action: bpy.types.Action, settings: Settings, clip: Any = None
 ) -> Reaction:
-    """The take once more from its record alone: the same motion to the bit, and the same keys."""
-    _, record = _known(action)
+    """The take once more from its record alone: the same motion to the bit, and the same keys.
+
+    Keys that were set by hand are not in the record.
+    """
+    take, record = _known(action)
+    stages = _Stages(take)
 
     def make(hero: Hero, features: VideoFeatures, _: float, on_progress: Progress | None) -> Motion:
+        stages.motions = [
+            hero.make(replace(record, edits=record.edits[:count], tokens=""), features, on_progress)
+            for count in stages.counts
+        ]
         return hero.make(record, features, on_progress)
 
-    return _reaction(scene, obj, action, settings, make, None, clip)
+    return _reaction(scene, obj, action, settings, make, None, clip, joiner=stages if take.joins else None)
 
 
 def fit_again(
@@ -148,7 +164,7 @@ def fit_again(
 def poses_between(obj: bpy.types.Object, action: bpy.types.Action, first: int, last: int) -> tuple[int, int]:
     """Poses [a, b) of a take that lie in the scene's frames first..last; HeroError where none does."""
     take = takes.read(action)
-    step = take.scene_rate / take.rate * take.place.time_scale
+    step = _step(take)
     begin, end = (compat.frame_in_action(obj, action, frame) for frame in (min(first, last), max(first, last)))
     a = max(0, math.ceil((begin - take.first_frame) / step - 1e-6))
     b = min(take.frames, math.floor((end - take.first_frame) / step + 1e-6) + 1)
@@ -164,7 +180,7 @@ def poses_between(obj: bpy.types.Object, action: bpy.types.Action, first: int, l
 def range_of(obj: bpy.types.Object, action: bpy.types.Action) -> tuple[int, int]:
     """First and last frame of the scene of a take as it is played."""
     take = takes.read(action)
-    step = take.scene_rate / take.rate * take.place.time_scale
+    step = _step(take)
     ends = take.first_frame, take.first_frame + (take.frames - 1) * step
     first, last = (compat.frame_in_scene(obj, action, frame) for frame in ends)
     return round(first), round(last)
@@ -184,6 +200,75 @@ def proposed_range(context: bpy.types.Context, obj: bpy.types.Object, action: bp
             a, b = scene.frame_current - half, scene.frame_current + half
     a, b = max(a, first), min(b, last)
     return (a, b) if a < b else (first, last)
+
+
+def _step(take: Take) -> float:
+    """Frames of its Action from one pose of a take to the next."""
+    return take.scene_rate / take.rate * take.place.time_scale
+
+
+# --- Keys that stay ---
+
+FADE = 0.25  # seconds in which new curves are led to old ones
+
+
+def _borders(
+    action: bpy.types.Action, take: Take, part: tuple[int, int], ends: tuple[float, float], keep: Keep
+) -> Join:
+    """Between which frames of an Action another version of the poses [a, b) is put; see ``seam.Join``.
+
+    Where the part reaches to an end of the take, nothing has to be met there, unless somebody has set keys beyond it.
+    With "path" what follows is elsewhere, so all of it is new.
+    """
+    first, last = take.first_frame, take.first_frame + (take.frames - 1) * _step(take)
+    begun, ended = (float(frame) for frame in action.frame_range)
+    left = ends[0] if part[0] > 0 or begun < min(math.floor(first + 1e-4), ends[0] + 1) - 0.5 else None
+    right = ends[1] if part[1] < take.frames or ended > max(math.ceil(last - 1e-4), ends[1] - 1) + 0.5 else None
+    edits = len(take.record.edits) if take.record is not None else 0
+    return Join(edits, left, None if keep == "path" else right)
+
+
+class _Part:
+    """The keys of an Action outside of a part."""
+
+    def __init__(self, name: str, take: Take, where: Join) -> None:
+        self._name, self._where, self._fade = name, where, FADE * take.scene_rate
+        self.joins = (*take.joins, where)
+
+    def earlier(self) -> list[Motion]:
+        return []
+
+    def join(self, obj: bpy.types.Object, new: bpy.types.Action, earlier: list[rigfile.Fitting]) -> bpy.types.Action:
+        return seam.join(obj, seam.check_there(self._name), new, self._where, self._fade)
+
+
+class _Stages:
+    """The keys of a take that was changed in part, made again: one change after the other."""
+
+    def __init__(self, take: Take) -> None:
+        self.joins, self._fade = take.joins, FADE * take.scene_rate
+        self.counts = [join.edit for join in take.joins]
+        self.motions: list[Motion] = []
+
+    def earlier(self) -> list[Motion]:
+        return self.motions
+
+    def join(self, obj: bpy.types.Object, new: bpy.types.Action, earlier: list[rigfile.Fitting]) -> bpy.types.Action:
+        action: bpy.types.Action | None = None
+        for number, fitting in enumerate(earlier):
+            stage = bpy.data.actions[fitting.write(obj, "HERO stage")["action"]]
+            action = stage if action is None else self._onto(obj, action, stage, number - 1)
+        assert action is not None
+        return self._onto(obj, action, new, len(earlier) - 1)
+
+    def _onto(
+        self, obj: bpy.types.Object, old: bpy.types.Action, new: bpy.types.Action, number: int
+    ) -> bpy.types.Action:
+        made = seam.join(obj, old, new, self.joins[number], self._fade)
+        name = made.name
+        bpy.data.actions.remove(old)
+        made.name = name
+        return made
 
 
 # --- Shared ---
@@ -270,11 +355,14 @@ def _reaction(
     number: int | None = None,
     places: Callable[[Motion], tuple[Place, ...]] | None = None,
     replaces: str = "",
+    joiner: _Part | _Stages | None = None,
 ) -> Reaction:
     """``word`` says in the names what was done; "" = they are takes as React makes them, None = the same name."""
     take, record = _known(action)
     kept = _settings(take, settings)
     about = About(take.source, kept, number or take.number, stood=take.stood)
+    if joiner is not None:
+        about = replace(about, rate=take.scene_rate, joins=joiner.joins)
     name = action.name
 
     def names(motion: Motion) -> tuple[str, ...] | None:
@@ -288,7 +376,7 @@ def _reaction(
     def stays(motion: Motion) -> tuple[Place, ...]:
         return (take.place,) * len(motion.lengths)
 
-    task = Task(word or "take", record.clip, make, about, take.first_frame, replaces, places or stays, names)
+    task = Task(word or "take", record.clip, make, about, take.first_frame, replaces, places or stays, names, joiner)
     if clip is None:
         clip = takes.clip_of(take.source)
     return Reaction(scene, clip, obj, kept, task=task)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import bpy
 import numpy as np
@@ -31,6 +31,7 @@ from hero_core.video import VideoClip, read_video
 from . import compat, place, rigfile, takes, torch_folder, why
 from .job import Worker, busy, reap
 from .place import Choice
+from .seam import Join
 from .stance import Stance, pose_of_object, put_back, read_stance
 from .strip import StripReading
 from .takes import Source
@@ -194,6 +195,8 @@ class About:
     places  one for each take; () = the motion as it is
     stood   the ``Rig.to_world`` for which keys are made; None = where the armature stands
     rate    frames a second of the scene for which keys are made; None = the scene's
+    joins   what ``Take.joins`` will say
+    join    makes the take's Action of the one that holds its motion alone; None = that is it
     """
 
     source: Source
@@ -203,6 +206,9 @@ class About:
     places: tuple[Place, ...] = ()
     stood: tuple[float, ...] | None = None
     kept: bool = False
+    rate: float | None = None
+    joins: tuple[Join, ...] = ()
+    join: Callable[[bpy.types.Object, bpy.types.Action], bpy.types.Action] | None = None
 
     def place(self, index: int) -> Place:
         return self.places[index] if self.places else Place()
@@ -227,7 +233,10 @@ def fit(
     """Each take on its way to the armature; nothing is changed yet."""
     stood = None if about.stood is None else np.array(about.stood).reshape(4, 4)
     for take in range(len(motion.lengths)):
-        yield rigfile.Fitting(armature, motion, take, first_frame, scene, options, about.place(take), stood)
+        fitting = rigfile.Fitting(armature, motion, take, first_frame, scene, options, about.place(take), stood)
+        if about.rate is not None:
+            fitting.frames_per_pose = about.rate / motion.fps * about.place(take).time_scale
+        yield fitting
 
 
 def write_takes(
@@ -257,8 +266,11 @@ def write_takes(
                 fitting.work()
         for take, fitting in enumerate(fittings):
             report = fitting.write(armature, about.name(motion, take))
-            reports.append(report)
             action = bpy.data.actions[report["action"]]
+            if about.join is not None:
+                action = about.join(armature, action)
+                report["action"] = action.name
+            reports.append(report)
             takes.keep(action, _take(armature, motion, take, fitting, scene, about), motion, take)
         if len(reports) > 1:
             compat.assign_action(armature, bpy.data.actions[reports[0]["action"]])
@@ -298,7 +310,7 @@ def _take(
         frames=int(motion.lengths[index]),
         rate=motion.fps,
         first_frame=int(fitting.first_frame),
-        scene_rate=scene.render.fps / scene.render.fps_base,
+        scene_rate=about.rate or scene.render.fps / scene.render.fps_base,
         stood=tuple(float(value) for value in fitting.rig.to_world.ravel()),
         model=settings.model or "",
         device=settings.device,
@@ -307,6 +319,7 @@ def _take(
         place=about.place(index),
         kept=about.kept,
         record=motion.records[index] if motion.records else None,
+        joins=about.joins,
     )
 
 
@@ -415,6 +428,21 @@ class Task:
     replaces: str
     places: Callable[[Motion], tuple[Place, ...]]
     names: Callable[[Motion], tuple[str, ...] | None]
+    joiner: Joiner | None = None
+
+
+class Joiner(Protocol):
+    """How the keys of a take come from more than its own motion.
+
+    earlier   (main thread, when the motion is there) motions that have to be fitted, too
+    join      (main thread, when all are fitted) the take's Action; see ``About.join``
+    """
+
+    def earlier(self) -> list[Motion]: ...
+
+    def join(
+        self, obj: bpy.types.Object, new: bpy.types.Action, earlier: list[rigfile.Fitting]
+    ) -> bpy.types.Action: ...
 
 
 # Seconds that the stages last, to begin with; what they last here is learnt.
@@ -631,15 +659,23 @@ class Reaction:
             about = replace(task.about, places=task.places(motion), names=task.names(motion))
         else:
             about = About(self._source, settings, places=self._places(motion, scene, armature))
+        joiner = task.joiner if task is not None else None
+        earlier: list[rigfile.Fitting] = []
+        for former in joiner.earlier() if joiner is not None else ():
+            earlier += fit(armature, former, self._first_frame, scene, settings.fit, about)
+            yield
+            scene, armature = self._blocks()
         fittings: list[rigfile.Fitting] = []
         for fitting in fit(armature, motion, self._first_frame, scene, settings.fit, about):
             fittings.append(fitting)
             yield
             scene, armature = self._blocks()
+        if joiner is not None:
+            about = replace(about, join=lambda obj, action: joiner.join(obj, action, earlier))
 
         def work(on_progress: Progress) -> None:
-            for done, fitting in enumerate(fittings):
-                if not on_progress(done, len(fittings)):
+            for done, fitting in enumerate([*earlier, *fittings]):
+                if not on_progress(done, len(earlier) + len(fittings)):
                     raise Cancelled
                 fitting.work()
 

@@ -30,6 +30,7 @@ from hero_core.record import TakeRecord
 from hero_core.retarget.options import Options
 
 from . import compat
+from .seam import Join
 
 Array = npt.NDArray[Any]
 
@@ -66,6 +67,7 @@ class Take:
     stood                (16) ``Rig.to_world`` of the armature when the keys were written
     kept                 it is not deleted with the others
     record               how its motion is made; None where that is not known
+    joins                which of its changes left the keys outside of a part as they were, and where
     """
 
     character: str
@@ -85,11 +87,13 @@ class Take:
     place: Place = field(default_factory=Place)
     kept: bool = False
     record: TakeRecord | None = None
+    joins: tuple[Join, ...] = ()
 
     def to_json(self) -> str:
         data = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         data["source"], data["fit"] = dataclasses.asdict(self.source), dataclasses.asdict(self.fit)
         data["place"] = self.place.to_dict()
+        data["joins"] = [dataclasses.asdict(join) for join in self.joins]
         data["record"] = None if self.record is None else json.loads(self.record.to_json())
         return json.dumps({"version": VERSION, **data})
 
@@ -105,6 +109,7 @@ class Take:
             data["fit"] = Options(**{**fit, "start": tuple(fit["start"])})
             data["place"] = Place.from_dict(data["place"])
             data["stood"] = tuple(float(value) for value in data["stood"])
+            data["joins"] = tuple(Join(**join) for join in data.get("joins", ()))
             record = data["record"]
             data["record"] = None if record is None else TakeRecord.from_json(json.dumps(record))
             take = cls(**data)
@@ -121,6 +126,7 @@ class Take:
 def keep(action: bpy.types.Action, take: Take, motion: Motion, index: int) -> None:
     """Write down what a take is, on its Action."""
     action[KEY] = take.to_json()
+    action.pop(MOTION, None)  # Blender writes beyond the end of an array that is given more items than it has
     action[MOTION] = _packed(motion, index)
 
 
