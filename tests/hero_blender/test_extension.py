@@ -138,8 +138,9 @@ def test_what_is_in_it(archive: Path) -> None:
     for wheel in wheels.chosen(extension.blender_platform(), full=False):
         assert f"{wheel.sha256}  {wheel.file}" in licences
     assert not [name for name in names + inside if "__pycache__" in name or name.endswith(".pyc")]
-    presets = {path.name for path in (ROOT / "rigs").glob("*.json")}
-    assert presets and presets == {Path(name).name for name in inside if name.startswith("hero_core/rigs/")}
+    presets = {path.relative_to(ROOT / "rigs").as_posix() for path in (ROOT / "rigs").rglob("*.json")}
+    assert {"mixamo.json", "face/arkit.json"} < presets
+    assert presets == {name.removeprefix("hero_core/rigs/") for name in inside if name.startswith("hero_core/rigs/")}
     weights = {path.name for path in (ROOT / "hero_core" / "weights").glob("*")}
     assert {"config.json"} <= weights
     assert weights == {Path(name).name for name in inside if name.startswith("hero_core/weights/")}
