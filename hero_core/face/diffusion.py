@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Noise schedule, forward process and DDIM of ReactDiff (arXiv 2505.14151, section 3; Song et al. 2021).
 
-Few steps of the cosine schedule of Nichol and Dhariwal 2021; the network predicts the noise.
+Few steps of the cosine schedule of Nichol and Dhariwal 2021. The official network predicts the noise; ours the clean
+latents (``config.ReactDiffConfig.predicts``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (B, ...), t (B,) int64 -> noise like x
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (B, ...), t (B,) int64 -> noise, or clean latents, like x
 
 
 def cosine_betas(steps: int, largest: float = 0.999) -> Tensor:
@@ -64,28 +65,35 @@ class Schedule:
         """Mean of q(x_{t-1} | x_t, x_0)."""
         return _at(self.posterior_mean_coef1, t, x) * x0 + _at(self.posterior_mean_coef2, t, x) * x
 
-    def ddim_step(self, denoise: Denoiser, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def ddim_step(self, denoise: Denoiser, x: Tensor, t: int, predicts: str = "noise") -> tuple[Tensor, Tensor]:
         """One step of DDIM with eta 0 from x = x_t: (x_{t-1}, the x_0 that was predicted, held within -1 .. 1)."""
         times = torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
-        x0 = self.clean(x, times, denoise(x, times)).clamp(-1, 1)
+        found = denoise(x, times)
+        x0 = (found if predicts == "clean" else self.clean(x, times, found)).clamp(-1, 1)
         left = _at(self.sqrt_recip_alphas_cumprod, times, x) * x - x0
         noise = left / _at(self.sqrt_recipm1_alphas_cumprod, times, x)
         before = _at(self.alphas_cumprod_prev, times, x)
         return x0 * before.sqrt() + (1 - before).sqrt() * noise, x0
 
-    def ddim(self, denoise: Denoiser, noise: Tensor, on_step: Callable[[int], None] | None = None) -> Tensor:
+    def ddim(
+        self,
+        denoise: Denoiser,
+        noise: Tensor,
+        on_step: Callable[[int], None] | None = None,
+        predicts: str = "noise",
+    ) -> Tensor:
         """All steps from pure noise; the result is the x_0 predicted at t = 0. ``on_step(done)`` after each."""
         x = x0 = noise
         for t in reversed(range(self.steps)):
-            x, x0 = self.ddim_step(denoise, x, t)
+            x, x0 = self.ddim_step(denoise, x, t, predicts)
             if on_step is not None:
                 on_step(self.steps - t)
         return x0
 
 
-def diffusion_loss(predicted: Tensor, noise: Tensor) -> Tensor:
-    """10 mean|error| of the predicted noise, the official weight."""
-    return 10 * F.l1_loss(predicted, noise)
+def diffusion_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """10 mean|error| of the predicted noise or clean latents, the official weight."""
+    return 10 * F.l1_loss(predicted, target)
 
 
 def _at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -87,9 +87,7 @@ class Stream:
         condition = model.scaled(z, start if cfg.online else max(0, start - cfg.window))
         noise = torch.stack([model.noise(self.seed, take, start, cfg.window) for take in range(self.takes)])
         windows = condition.expand(self.takes, -1, -1)
-        embedded = model.linear(windows)
-        x = model.schedule.ddim(lambda x, t: model.unet(x, t, embedded), noise)
-        latents = model.unscaled(x, start)
+        latents = model.unscaled(model.sampled(noise, windows), start)
         coefficients, attributes = (
             part[:, -cfg.window :] for part in model.decode(torch.cat((self.said, latents), dim=1))
         )

@@ -124,9 +124,14 @@ class ReactDiff(nn.Module):
         return (x + 1) * (span + SLACK) / 2 + low
 
     def denoise(self, x: Tensor, t: Tensor, windows: Tensor) -> Tensor:
-        """Noise in x (B, W, latent) at steps t (B,), given the speaker's scaled windows (B, W, latent)."""
+        """What ``cfg.predicts`` of x (B, W, latent) at steps t (B,), given the speaker's scaled windows like x."""
         out: Tensor = self.unet(x, t, self.linear(windows))
         return out
+
+    def sampled(self, noise: Tensor, windows: Tensor, on_step: Callable[[int], None] | None = None) -> Tensor:
+        """Scaled latents of a listener (B, W, latent) from noise and the speaker's scaled windows like it."""
+        condition = self.linear(windows)
+        return self.schedule.ddim(lambda x, t: self.unet(x, t, condition), noise, on_step, self.cfg.predicts)
 
     # --- generation --------------------------------------------------------------------------------------------
 
@@ -162,9 +167,10 @@ class ReactDiff(nn.Module):
         if not 0 <= overlap < cfg.window:
             raise HeroError(f"Windows of {cfg.window} frames cannot overlap by {overlap}; give 0 .. {cfg.window - 1}.")
         starts = list(range(0, max(1, frames - overlap), cfg.window - overlap))
+        if not strict_official:  # a condition that stands still at its end is none that training knows
+            starts[-1] = max(0, min(starts[-1], frames - cfg.window))
         padded = torch.cat((z, z[-1:].expand(max(0, starts[-1] + cfg.window - frames), -1)))
         windows = torch.stack([self.scaled(padded[s : s + cfg.window], s) for s in starts])  # (n, W, latent)
-        condition = self.linear(windows)
         total, blended = takes * cfg.steps, []
         for take in range(takes):
             noise = torch.stack([self.noise(seed, take, s, cfg.window) for s in starts])
@@ -173,9 +179,9 @@ class ReactDiff(nn.Module):
                 if on_progress is not None and not on_progress(done + step, total):
                     raise Cancelled
 
-            x = self.schedule.ddim(lambda x, t: self.unet(x, t, condition), noise, report)
+            x = self.sampled(noise, windows, report)
             parts = [self.unscaled(w, s, strict_official) for w, s in zip(x, starts, strict=True)]
-            blended.append(_blend(parts, starts, overlap)[:frames])
+            blended.append(_blend(parts, starts)[:frames])
         return torch.stack(blended)
 
     @torch.no_grad()
@@ -272,10 +278,11 @@ def ramp(overlap: int) -> Tensor:
     return 0.5 - 0.5 * torch.cos(torch.pi * place)
 
 
-def _blend(windows: list[Tensor], starts: list[int], overlap: int) -> Tensor:
+def _blend(windows: list[Tensor], starts: list[int]) -> Tensor:
     """Windows (W, latent) laid over each other -> (T, latent)."""
     out = windows[0]
     for window, start in zip(windows[1:], starts[1:], strict=True):
+        overlap = len(out) - start
         if overlap:
             later = ramp(overlap).to(out)[:, None]
             shared = out[start : start + overlap] * (1 - later) + window[:overlap] * later

@@ -24,7 +24,7 @@ from hero_core.train import loop
 
 from . import checkpoint, data
 from .behaviour import behaviour_loss
-from .config import ReactDiffConfig, small
+from .config import CORRECTED, ReactDiffConfig, small
 from .diffusion import diffusion_loss
 from .reactdiff import ReactDiff
 
@@ -56,7 +56,10 @@ KINDS = {"model": ReactDiffConfig, "data": DataConfig, "behaviour": BehaviourLoo
 
 
 def settings(path: Path | None) -> dict[str, Any]:
-    """Sections of a config file; without a section "model", or without a file, the small model."""
+    """Sections of a config file; without a section "model", or without a file, the small model.
+
+    A section "model" that does not speak of ``config.CORRECTED`` gets them: the official recipe is for who asks for it.
+    """
     if path is None:
         fast = {"iterations": 20_000, "lr": 5e-4}
         return {
@@ -66,8 +69,12 @@ def settings(path: Path | None) -> dict[str, Any]:
             "diffusion": DiffusionLoop(**fast),  # type: ignore[arg-type]
         }
     found = loop.read_config(path, KINDS)
-    if "model" not in json.loads(path.read_text(encoding="utf-8")):
+    said = json.loads(path.read_text(encoding="utf-8")).get("model")
+    if said is None:
         found["model"] = small()
+    else:
+        better = {name: value for name, value in CORRECTED.items() if name not in said}
+        found["model"] = dataclasses.replace(found["model"], **better)
     return found
 
 
@@ -228,7 +235,7 @@ def _diffusion(
         x0 = torch.stack(targets)
         noise = torch.randn(x0.shape, generator=generator).to(where)
         predicted = model.denoise(model.schedule.noised(x0, t, noise), t, torch.stack(windows))
-        return diffusion_loss(predicted, noise)
+        return diffusion_loss(predicted, x0 if model.cfg.predicts == "clean" else noise)
 
     def validate() -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)  # the same noise each time

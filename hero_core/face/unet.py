@@ -92,7 +92,7 @@ class Stage(nn.ModuleList):
 
 
 class LatentUNet(nn.Module):
-    """x (B, window, latent), t (B,), condition (B, condition) -> the noise in x."""
+    """x (B, window, latent), t (B,), condition (B, condition) -> the noise in x, or x without it."""
 
     def __init__(self, cfg: ReactDiffConfig) -> None:
         super().__init__()
@@ -108,6 +108,7 @@ class LatentUNet(nn.Module):
 
         self.input_blocks = nn.ModuleList([Stage([nn.Conv1d(cfg.window, base, 3, padding=1)])])
         width, factor = base, 1
+        self.position = nn.Parameter(0.5 * torch.randn(base, cfg.latent)) if cfg.positions else None
         widths = [base]
         for level, multiplier in enumerate(cfg.multipliers):
             if level:
@@ -138,8 +139,10 @@ class LatentUNet(nn.Module):
         time = self.time_embed(time_embedding(t, self.base).to(x.dtype))
         embedding = torch.cat((time, condition), dim=-1)
         skips = []
-        for block in self.input_blocks:
+        for number, block in enumerate(self.input_blocks):
             x = block(x, embedding)
+            if number == 0 and self.position is not None:
+                x = x + self.position
             skips.append(x)
         x = self.middle_block(x, embedding)
         for block in self.output_blocks:

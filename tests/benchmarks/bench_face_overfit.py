@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Can ReactDiff learn 8 clips by heart? Both stages on made-up dyads, then FRCorr of what it generates for them.
 
-    python -m tests.benchmarks.bench_face_overfit FOLDER [--behaviour 3000] [--diffusion 3000] [--threads 1]
+    python -m tests.benchmarks.bench_face_overfit FOLDER [--behaviour 600] [--diffusion 4000] [--official] [--threads 1]
 
 FRCorr is a sum over K = 10 predictions: 10 is the most, of listeners that move in every attribute. What is learned is
 noise made by us; it says that the training works and nothing of how people listen. A run that was stopped goes on.
@@ -31,8 +31,9 @@ FRAMES = 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--behaviour", type=int, default=3000, help="steps of the auto-encoder")
-    parser.add_argument("--diffusion", type=int, default=3000, help="steps of the diffusion")
+    parser.add_argument("--behaviour", type=int, default=600, help="steps of the auto-encoder")
+    parser.add_argument("--diffusion", type=int, default=4000, help="steps of the diffusion")
+    parser.add_argument("--official", action="store_true", help="diffusion as officially, which does not learn them")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     root, out = args.folder / "dyads", args.folder / "run"
@@ -40,7 +41,9 @@ def main() -> None:
         dyads.react(root, count=4, frames=FRAMES, splits=("train",))  # each is heard both ways round
         shutil.copytree(root / "train", root / "val")
         shutil.copy(root / "train.csv", root / "val.csv")
-    model = dataclasses.asdict(small()) | {"clip": FRAMES, "window": 20, "dropout": 0.0}
+    model = dataclasses.asdict(small()) | {"clip": FRAMES, "window": FRAMES // 2, "dropout": 0.0}
+    if args.official:
+        model |= {"predicts": "noise", "positions": False}
     stage = {"lr": 1e-3, "validate_every": 500, "log_every": 250, "cosine": True, "weight_decay": 0.0}
     stage["threads"] = args.threads
     config = args.folder / "config.json"
@@ -50,7 +53,7 @@ def main() -> None:
                 "model": model,
                 "data": {"batch": 8, "drop_sense": 0.0},
                 "behaviour": {**stage, "iterations": args.behaviour},
-                "diffusion": {**stage, "iterations": args.diffusion},
+                "diffusion": {**stage, "lr": 2e-3, "iterations": args.diffusion},
             }
         )
     )

@@ -21,11 +21,18 @@ def waves(rng: np.random.Generator, frames: int, width: int) -> Array:
 
 
 def person(rng: np.random.Generator, frames: int) -> tuple[Array, Array]:
-    """coefficients (frames, 1, 58) as FaceVerse's files are, attributes (frames, 25): all of them mix 4 slow curves."""
+    """coefficients (frames, 1, 58) as FaceVerse's files are, attributes (frames, 25): all of them mix 4 slow curves.
+
+    Attributes keep to their ranges, valence and arousal to -1 .. 1 and the expressions to a sum of 1, since whatever is
+    generated is brought into them.
+    """
     sources = waves(rng, frames, 4)
     mixed = [sources @ np.random.default_rng(0).dirichlet(np.full(4, 0.3), width).T for width in (58, 25)]
     shapes, units = (x.astype(np.float32) for x in mixed)
     shapes[:, 52] += np.pi
+    units[:, 15:17] = 2 * units[:, 15:17] - 1
+    chances = np.exp(6 * units[:, 17:])
+    units[:, 17:] = chances / chances.sum(1, keepdims=True)
     return shapes[:, None], units
 
 
