@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main job: a clip in, an Action for each take of the reaction on the armature out.
 
-Stages: *watch* (Blender renders the strip in the main thread; a file is read in a thread), *load* the model and *think*
-(torch, in a thread, no bpy), *fit* (numpy, in a thread) and *write* (one Action for each take, main thread).
+Stages: *watch* (a file, and a strip that shows one as it is, are read in a thread; other strips Blender renders in the
+main thread), *load* the model and *think* (torch, in a thread, no bpy), *fit* (numpy, in a thread) and *write* (one
+Action for each take, main thread).
 ``Reaction`` runs them in steps while a window stays alive; ``react_strip`` and ``react_video`` run the same steps
 straight through. The armature is touched by the last stage only, and either all takes are written or nothing is.
 """
@@ -33,7 +34,7 @@ from .job import Worker, busy, reap
 from .place import Choice
 from .seam import Join
 from .stance import Stance, pose_of_object, put_back, read_stance
-from .strip import StripReading
+from .strip import PlainMovie, StripReading, picture_key, plain_movie
 from .takes import Source
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class _Kept:
     model: tuple[Any, Hero] | None = None
     cache: tuple[Any, FeatureCache] | None = None
     last: tuple[Motion, VideoFeatures] | None = None
+    watched: tuple[tuple[Any, ...], Array] | None = None  # what a strip looked like, and what was seen of it
     loading = threading.Lock()
 
 
@@ -135,7 +137,7 @@ def clear_cache(folder: Path) -> tuple[int, int]:
 
 def forget_model() -> None:
     """Free the memory that the model takes."""
-    _Kept.model = _Kept.cache = _Kept.last = None
+    _Kept.model = _Kept.cache = _Kept.last = _Kept.watched = None
 
 
 def last() -> tuple[Motion, VideoFeatures] | None:
@@ -482,7 +484,13 @@ class Reaction:
         self._settings, self._task = settings, task
         self._video = clip if isinstance(clip, VideoClip) else None
         self._file = clip if isinstance(clip, str) else None
-        self._reading = StripReading(scene, clip) if not isinstance(clip, (VideoClip, str, type(None))) else None
+        self._reading: StripReading | None = None
+        self._plain: PlainMovie | None = None
+        self._picture: tuple[Any, ...] | None = None
+        if not isinstance(clip, (VideoClip, str, type(None))):
+            self._reading = StripReading(scene, clip)
+            self._plain, self._picture = plain_movie(scene, clip), picture_key(scene, clip)
+        self._loading: Worker[Hero] | None = None
         self._source = self._source_of(name, start, path)
         self._first_frame = task.first_frame if task else settings.place.first_frame(self._source.start, scene)
         self._stance: Stance | None = None
@@ -521,7 +529,7 @@ class Reaction:
 
     def _part(self) -> float:
         """How much of the stage is done."""
-        if self.stage == _WATCH and self._reading is not None:
+        if self.stage == _WATCH and self._reading is not None and self._worker is None:
             return self._reading.fraction
         if self._worker is not None and self._worker.done:
             return min(1.0, self._worker.done / max(1, self._worker.total))
@@ -577,6 +585,8 @@ class Reaction:
         seconds = self._source.seconds
         if features is None:
             self._enter(_WATCH)
+            if self._plain is not None or self._file is not None:
+                self._begin_loading()  # it need not wait for the main thread
             frames, seconds = yield from self._watch()
             self._source = replace(self._source, seconds=seconds)
         self._enter(_LOAD)
@@ -595,10 +605,16 @@ class Reaction:
             yield
         self._worker = None
 
+    def _begin_loading(self) -> Worker[Hero]:
+        if self._loading is None:
+            settings = self._settings
+            self._loading = Worker(lambda _: load_model(settings))
+            self._others.append(self._loading)
+        return self._loading
+
     def _load(self) -> Generator[None, None, Hero]:
-        settings = self._settings
-        worker = Worker(lambda _: load_model(settings))
-        self._others.append(worker)
+        worker = self._begin_loading()
+        self._loading = None
         yield from self._wait(worker)
         return worker.result()
 
@@ -614,6 +630,9 @@ class Reaction:
             return video.frames, video.duration
         reading = self._reading
         assert reading is not None
+        frames = yield from self._seen()
+        if frames is not None:
+            return frames, reading.seconds
         while not reading.done:
             if busy():  # Blender crashes where it renders while another thread runs Python
                 time.sleep(0.005)
@@ -622,7 +641,32 @@ class Reaction:
             yield
         reading.release()
         clip = reading.clip()
+        self._remember(clip.frames)
         return clip.frames, clip.seconds
+
+    def _seen(self) -> Generator[None, None, Array | None]:
+        """The frames of a strip that need no rendering: seen before, or as its file has them."""
+        if self._picture is not None and _Kept.watched is not None and _Kept.watched[0] == self._picture:
+            return _Kept.watched[1]
+        plain = self._plain
+        if plain is None:
+            return None
+        worker = Worker(lambda on_progress: plain.read(on_progress=on_progress))
+        self._others.append(worker)
+        yield from self._wait(worker)
+        try:
+            frames = worker.result()
+        except Cancelled:
+            raise
+        except HeroError:  # Blender may know how to read it, and says what is wrong if not
+            frames = None
+        if frames is not None:
+            self._remember(frames)
+        return frames
+
+    def _remember(self, frames: Array) -> None:
+        if self._picture is not None:
+            _Kept.watched = self._picture, frames
 
     def _think(
         self, hero: Hero, features: VideoFeatures | None, frames: Array | None, seconds: float

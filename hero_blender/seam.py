@@ -258,8 +258,8 @@ def _add(place: Any, curve: Any) -> None:
 def _cut(keys: Keys, frame: float, curve: Any = None) -> tuple[Keys, Keys]:
     """The keys up to a frame and those from it on, with a key there in both; together they draw the same curve.
 
-    ``curve`` is asked for the values between two keys with an interpolation that cannot be cut: there the whole frames
-    are keyed.
+    ``curve`` is asked for the values between two keys that cannot be cut, for their interpolation or for long handles
+    that overlap: there the whole frames are keyed.
     """
     after = int(np.searchsorted(keys.frames, frame - _NEAR))
     if after < len(keys) and abs(keys.frames[after] - frame) < _NEAR:
@@ -268,11 +268,13 @@ def _cut(keys: Keys, frame: float, curve: Any = None) -> tuple[Keys, Keys]:
         return _cut_outside(keys, frame, after)
     kind = int(keys.kinds[2, after - 1])
     if kind > _BEZIER:
-        return _cut_eased(keys, frame, after, curve)
+        return _cut_densely(keys, frame, after, curve)
     left, right = keys[:after], keys[after:]
     a, b = keys.points[:, after - 1], keys.points[:, after]
     if kind == _BEZIER:
         first, second = _halves(a, b, frame)
+        if curve is not None and (first[1, 0] > frame + _NEAR or second[2, 0] < frame - _NEAR):
+            return _cut_densely(keys, frame, after, curve)  # a half with handles that Blender would shorten
         left, right = _frozen(left, -1), _frozen(right, 0)
         left.points[2, -1], right.points[1, 0] = first[1], second[2]
         key = np.array([first[3], first[2], second[1]])
@@ -287,7 +289,11 @@ def _cut(keys: Keys, frame: float, curve: Any = None) -> tuple[Keys, Keys]:
 def _cut_outside(keys: Keys, frame: float, after: int) -> tuple[Keys, Keys]:
     """Before the first key, or after the last one."""
     end = keys.points[:, 0 if after == 0 else -1]
-    slope = _slope(end, 1 if after == 0 else 2) if keys.linear and keys.kinds[2, min(after, len(keys) - 1)] else 0.0
+    slope, kind = 0.0, keys.kinds[2, 0 if after == 0 else -1]
+    if keys.linear and kind == _LINEAR and len(keys) > 1:
+        slope = _slope_after(keys) if after == 0 else float(np.divide(*(keys.points[0, -1] - keys.points[0, -2])[::-1]))
+    elif keys.linear and kind not in (_CONSTANT, _LINEAR):
+        slope = _slope(end, 1 if after == 0 else 2)
     place = np.array([frame, end[0, 1] + slope * (frame - end[0, 0])])
     key = place + np.array([[0.0, 0.0], [-1.0, -slope], [1.0, slope]])
     one = _one(keys, key, _LINEAR, 0 if after == 0 else -1)
@@ -298,7 +304,7 @@ def _cut_outside(keys: Keys, frame: float, after: int) -> tuple[Keys, Keys]:
     return _chain(last, one), one
 
 
-def _cut_eased(keys: Keys, frame: float, after: int, curve: Any) -> tuple[Keys, Keys]:
+def _cut_densely(keys: Keys, frame: float, after: int, curve: Any) -> tuple[Keys, Keys]:
     a, b = keys.frames[after - 1], keys.frames[after]
     inside = [f for f in range(math.floor(a) + 1, math.ceil(b)) if abs(f - frame) > _NEAR]
     marks = sorted([*inside, frame])
@@ -318,10 +324,9 @@ def _cut_eased(keys: Keys, frame: float, after: int, curve: Any) -> tuple[Keys, 
 def _halves(a: Array, b: Array, frame: float) -> tuple[Array, Array]:
     """The Bezier curve between two keys (3, 2) in two, by de Casteljau: (4, 2) points of each half."""
     start, ahead, back, end = a[0], a[2], b[1], b[0]
-    room = end[0] - start[0]
-    reach = abs(start[0] - ahead[0]) + abs(end[0] - back[0])
-    if reach > room:  # Blender shortens handles that overlap
-        ahead, back = start + (ahead - start) * room / reach, end + (back - end) * room / reach
+    room = end[0] - start[0]  # Blender shortens a handle that reaches beyond the next key
+    ahead = start + (ahead - start) * min(1.0, room / max(abs(ahead[0] - start[0]), 1e-9))
+    back = end + (back - end) * min(1.0, room / max(abs(back[0] - end[0]), 1e-9))
     points = np.array([start, ahead, back, end])
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -573,10 +578,10 @@ def _switched(left: Keys | None, inner: Keys, right: Keys | None) -> Keys:
         hold.kinds[2, -1] = _CONSTANT
         inner = _chain(hold, inner[inner.frames > start + _NEAR])
     if right is not None:
+        inner = inner[inner.frames < right.frames[0] - _NEAR]
         kinds = inner.kinds.copy()
-        kinds[2, -1] = _CONSTANT
-        inner = replace(inner, kinds=kinds)[inner.frames < right.frames[0] - _NEAR]
-        inner = _chain(inner, right)
+        kinds[2, -1:] = _CONSTANT
+        inner = _chain(replace(inner, kinds=kinds), right)
     return inner
 
 

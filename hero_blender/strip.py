@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hero_core.errors import Cancelled, HeroError
-from hero_core.video import NUM_FRAMES, SIZE, resize, sample_indices
+from hero_core.video import NUM_FRAMES, SIZE, Movie, read_frames, resize, sample_indices
 
 from . import compat
 
@@ -75,6 +75,164 @@ def read_strip(
     finally:
         reading.release()
     return reading.clip()
+
+
+@dataclass(frozen=True)
+class PlainMovie:
+    """A strip that shows the frames of a movie file as they are: they can be read in a thread, without Blender.
+
+    frames   which frames of the file the strip shows when it is looked at
+    content  frames that the strip says its file has
+    canvas   (width, height) and middle and scale of the strip on it, in pixels
+    """
+
+    path: str
+    frames: tuple[int, ...]
+    content: int
+    canvas: tuple[int, int]
+    middle: tuple[float, float]
+    scale: tuple[float, float]
+
+    def read(self, size: int = SIZE, on_progress: Callable[[int, int], bool] | None = None) -> Array | None:
+        """(num, size, size, 3) uint8; None where the file is such that only Blender knows what it shows of it."""
+        return read_frames(self.path, self._choose, size, on_progress, upright=_NEW_DECODER, accurate=_NEW_DECODER)
+
+    def _choose(self, movie: Movie) -> list[int] | None:
+        if not (movie.ordinary and movie.steady and movie.frames == self.content):
+            return None
+        for length, file, middle, scale in zip(
+            self.canvas, (movie.width, movie.height), self.middle, self.scale, strict=True
+        ):
+            if abs(middle) + file * scale / 2 > length / 2 + 0.51:
+                return None  # the canvas cuts something off
+        return list(self.frames)
+
+
+_NEW_DECODER = bpy.app.version >= (4, 5)  # turns movies upright, and makes their colours without a bias
+
+# What must be so of a strip, if only its file is to decide about its picture.
+_PLAIN = {
+    "use_flip_x": False, "use_flip_y": False, "use_reverse_frames": False, "use_deinterlace": False,
+    "use_float": False, "use_multiview": False, "use_proxy": False, "color_multiply": 1.0, "color_saturation": 1.0,
+    "multiply_alpha": False, "blend_alpha": 1.0, "animation_offset_start": 0, "animation_offset_end": 0,
+    "content_trim_start": 0, "content_trim_end": 0, "stream_index": 0,
+}  # fmt: skip
+
+
+def plain_movie(scene: bpy.types.Scene, strip: Any, num: int = NUM_FRAMES) -> PlainMovie | None:
+    """How to read a strip without rendering it; None where anything is done to its picture or to its time."""
+    if strip.type != "MOVIE" or strip not in list(compat.strips_of(scene)):
+        return None
+    if any(getattr(strip, name, value) != value for name, value in _PLAIN.items()):
+        return None
+    if len(strip.modifiers) or strip.strobe > 1 or compat.retiming_frames(strip):
+        return None
+    crop, transform = strip.crop, strip.transform
+    if crop.min_x or crop.max_x or crop.min_y or crop.max_y or transform.rotation:
+        return None
+    if (
+        transform.scale_x <= 0
+        or transform.scale_y <= 0
+        or tuple(getattr(transform, "origin", (0.5, 0.5))) != (0.5, 0.5)
+    ):
+        return None
+    if strip.colorspace_settings.name != "sRGB" or scene.sequencer_colorspace_settings.name != "sRGB":
+        return None
+    if _is_animated(scene):
+        return None
+    begin, content = compat.strip_content(strip)
+    start, end = compat.strip_range(strip)
+    if begin != round(begin) or not begin <= start < end <= begin + content:
+        return None  # stretched in time, or a frame that is held
+    offsets = (start - begin) + (begin + content - end)
+    if abs(end - start + offsets - content) > 1e-3:
+        return None
+    frames = tuple(int(start - begin) + int(i) for i in sample_indices(end - start, num))
+    path = bpy.path.abspath(strip.filepath, library=scene.library)
+    render = scene.render
+    return PlainMovie(
+        path, frames, int(content), (render.resolution_x, render.resolution_y),
+        (transform.offset_x, transform.offset_y), (transform.scale_x, transform.scale_y),
+    )  # fmt: skip
+
+
+# --- Has a strip changed since it was watched? ---
+
+_IDLE = {"rna_type", "select", "select_left_handle", "select_right_handle", "show_retiming_keys", "show_expanded"}
+_MOST_FILES = 1000
+
+
+class _Unknown(Exception):
+    """What a strip shows hangs on more than can be compared."""
+
+
+def picture_key(scene: bpy.types.Scene, strip: Any) -> tuple[Any, ...] | None:
+    """Equal as long as a strip shows the same frames; None where nobody can tell cheaply: then it is watched again."""
+    if _is_animated(scene) or strip not in list(compat.strips_of(scene)):
+        return None
+    render = scene.render
+    size = (render.resolution_x, render.resolution_y, render.resolution_percentage, render.fps, render.fps_base)
+    try:
+        values = _values(strip, 0)
+        files = tuple((path, *_state(path)) for path in _files(scene, strip, 0))
+    except (_Unknown, OSError):
+        return None
+    return size, scene.sequencer_colorspace_settings.name, values, files
+
+
+def _values(item: Any, depth: int) -> tuple[Any, ...]:
+    """All that RNA knows of a strip, of its modifiers and of its inputs."""
+    if depth > 8:
+        raise _Unknown
+    found: list[Any] = [type(item).__name__]
+    for prop in item.bl_rna.properties:
+        name = prop.identifier
+        if name in _IDLE:
+            continue
+        value = getattr(item, name)
+        if prop.type == "COLLECTION":
+            found.append((name, tuple(_values(each, depth + 1) for each in value)))
+        elif prop.type == "POINTER":
+            if isinstance(value, bpy.types.ID):
+                raise _Unknown
+            found.append((name, None if value is None else _values(value, depth + 1)))
+        elif getattr(prop, "is_array", False):
+            found.append((name, tuple(np.ravel([list(row) if hasattr(row, "__len__") else row for row in value]))))
+        else:
+            found.append((name, frozenset(value) if isinstance(value, set) else value))
+    return tuple(found)
+
+
+def _files(scene: bpy.types.Scene, strip: Any, depth: int) -> list[str]:
+    """The files from which a strip and its inputs are made."""
+    if strip.type == "MOVIE":
+        files = [strip.filepath]
+    elif strip.type == "IMAGE":
+        files = [f"{strip.directory}/{element.filename}" for element in strip.elements]
+    elif compat.strip_inputs(strip) or strip.type == "COLOR":
+        files = []
+    else:
+        raise _Unknown
+    files = [bpy.path.abspath(file, library=scene.library) for file in files]
+    for given in compat.strip_inputs(strip) if depth < 8 else ():
+        files += _files(scene, given, depth + 1)
+    if len(files) > _MOST_FILES:
+        raise _Unknown
+    return files
+
+
+def _state(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _is_animated(scene: bpy.types.Scene) -> bool:
+    """Whether keys or drivers may change what is in the sequencer."""
+    data = scene.animation_data
+    if data is None:
+        return False
+    curves = [*compat.fcurves_of(data.action, scene), *data.drivers]
+    return bool(len(data.nla_tracks)) or any(curve.data_path.startswith("sequence_editor") for curve in curves)
 
 
 class StripReading:

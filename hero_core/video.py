@@ -157,6 +157,87 @@ def read_video(
     return VideoClip(np.stack([images[i] for i in wanted]), wanted, total, fps, total / fps, damaged)
 
 
+@dataclass(frozen=True)
+class Movie:
+    """What a movie file says of itself.
+
+    frames         how many can be decoded
+    width, height  pixels, turned upright if the file says so and that is asked for
+    steady         all frames last equally long
+    ordinary       opaque, progressive 8-bit video of the usual range of brightness
+    """
+
+    frames: int
+    width: int
+    height: int
+    fps: float
+    steady: bool
+    ordinary: bool
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    choose: Callable[[Movie], list[int] | None],
+    size: int = SIZE,
+    on_progress: Progress | None = None,
+    upright: bool = True,
+    accurate: bool = False,
+) -> Array | None:
+    """The frames of a movie file that ``choose`` names when it knows the file: (num, size, size, 3) uint8 RGB.
+
+    None where it names none, and where the file cannot be sought through frame by frame: it is damaged, or its packets
+    do not tell the order of its frames. ``accurate`` makes the colours without swscale's bias of one grey level.
+    ``on_progress(done, total)`` is called often; returning False raises Cancelled. Raises HeroError where the file is
+    missing, empty or no video.
+    """
+    source = Path(path)
+    _check_file(source)
+    try:
+        import av
+    except ImportError:
+        return None
+
+    def report(done: int) -> None:
+        if on_progress is not None and not on_progress(done, NUM_FRAMES):
+            raise Cancelled
+
+    try:
+        walk = _walk_packets(source, report)
+        movie = None if walk.damaged or not walk.stamps else _movie(source, walk, upright)
+        chosen = choose(movie) if movie is not None else None
+        if chosen is None:
+            return None
+
+        def picture(frame: av.VideoFrame) -> Array:
+            return _picture(frame, size, upright, accurate)
+
+        images = _decode_at(source, walk, sorted(set(chosen)), size, report, picture)
+    except av.FFmpegError as err:
+        raise HeroError(f"'{source}' is not a video that can be read ({err.strerror}); choose another file.") from err
+    report(NUM_FRAMES)
+    return np.stack([images[i] for i in chosen]) if images else None
+
+
+_ORDINARY = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12"}
+_BRIGHT_TRANSFERS = {16, 18}  # PQ and HLG
+
+
+def _movie(source: Path, walk: _Walk, upright: bool) -> Movie | None:
+    container, stream = _open(source)
+    with container:
+        frame = next(iter(container.decode(stream)), None)
+        if frame is None:
+            return None
+        width, height = frame.width, frame.height
+        if upright and round(frame.rotation / 90) % 2:
+            width, height = height, width
+        ordinary = frame.format.name in _ORDINARY and not frame.interlaced_frame
+        ordinary &= int(getattr(stream.codec_context, "color_trc", 0) or 0) not in _BRIGHT_TRANSFERS
+    steps = np.diff(np.array(walk.stamps, np.int64))
+    steady = len(steps) == 0 or bool(steps.max() - steps.min() <= 1)
+    return Movie(len(walk.stamps), width, height, walk.fps, steady, ordinary)
+
+
 def _check_file(source: Path) -> None:
     if source.is_dir():
         raise HeroError(f"'{source}' is a folder; choose a video file.")
@@ -230,14 +311,25 @@ def _walk_packets(source: Path, report: Callable[[int], None]) -> _Walk:
     return _Walk(stamps, [i for i, stamp in enumerate(stamps) if stamp in keys], base, float(rate), damaged)
 
 
-def _picture(frame: av.VideoFrame, size: int) -> Array:
+_ACCURATE = 2 | 0x40000 | 0x2000  # bilinear, accurate rounding, full chroma
+
+
+def _picture(frame: av.VideoFrame, size: int, upright: bool = True, accurate: bool = False) -> Array:
     """(size, size, 3) RGB, upright. swscale's plain flags give the pixels that the official decoder gives."""
-    image = frame.to_ndarray(format="rgb24")  # (H, W, 3)
-    return resize(np.rot90(image, round(frame.rotation / 90)), size, size)
+    if accurate:
+        image = frame.reformat(format="rgb24", interpolation=_ACCURATE).to_ndarray()
+    else:
+        image = frame.to_ndarray(format="rgb24")  # (H, W, 3)
+    return resize(np.rot90(image, round(frame.rotation / 90) if upright else 0), size, size)
 
 
 def _decode_at(
-    source: Path, walk: _Walk, wanted: list[int], size: int, report: Callable[[int], None]
+    source: Path,
+    walk: _Walk,
+    wanted: list[int],
+    size: int,
+    report: Callable[[int], None],
+    picture: Callable[[av.VideoFrame], Array] | None = None,
 ) -> dict[int, Array]:
     """Pictures of the wanted frames, by seeking; empty where the file does not do what its packets promise."""
     stamps, keys = walk.stamps, walk.keys
@@ -260,7 +352,7 @@ def _decode_at(
                 return {}
             if frame.pts != stamps[target] or frame.is_corrupt:
                 return {}
-            images[target] = _picture(frame, size)
+            images[target] = picture(frame) if picture is not None else _picture(frame, size)
             coming = target + 1
     return images
 

@@ -20,8 +20,9 @@ from characters import mixamo  # noqa: E402
 from models import write_tiny  # noqa: E402
 from movies import write_movie  # noqa: E402
 
-from hero_blender import compat, react, rigfile  # noqa: E402
+from hero_blender import compat, react, rigfile, takes  # noqa: E402
 from hero_blender.react import Reaction, Settings, react_strip, react_video  # noqa: E402
+from hero_blender.strip import StripReading  # noqa: E402
 from hero_core.errors import Cancelled, HeroError  # noqa: E402
 from hero_core.video import read_video  # noqa: E402
 
@@ -263,9 +264,10 @@ def test_video_without_a_strip(scene: Any, rig: Any, model: str, movie: Path) ->
     assert report["takes"][0]["frames"] == 60
 
 
-@pytest.mark.parametrize("calls", [0, 5, 18, 25])
-def test_cancel_at_any_time(scene: Any, strip: Any, rig: Any, model: str, calls: int) -> None:
+@pytest.mark.parametrize(("calls", "rendered"), [(0, False), (1, False), (2, False), (5, True), (18, True)])
+def test_cancel_at_any_time(scene: Any, strip: Any, rig: Any, model: str, calls: int, rendered: bool) -> None:
     react.forget_model()
+    strip.use_flip_x = rendered
     seen = 0
 
     def on_progress(done: int, total: int) -> bool:
@@ -275,6 +277,35 @@ def test_cancel_at_any_time(scene: Any, strip: Any, rig: Any, model: str, calls:
 
     with unchanged(rig), pytest.raises(Cancelled):
         react_strip(scene, strip, rig, Settings(model=model), on_progress)
+
+
+def test_a_plain_strip_is_never_rendered(
+    scene: Any, strip: Any, rig: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    react.forget_model()
+    monkeypatch.setattr(StripReading, "step", lambda *_: pytest.fail("rendered"))
+    assert react_strip(scene, strip, rig, Settings(model=model))["takes"]
+
+
+def test_a_strip_is_watched_again_only_where_it_has_changed(
+    scene: Any, strip: Any, rig: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    react.forget_model()
+    strip.use_flip_x = True
+    step, steps = StripReading.step, []
+
+    def counted(reading: Any) -> None:
+        steps.append(reading.name)
+        step(reading)
+
+    monkeypatch.setattr(StripReading, "step", counted)
+    for change, rendered in ((None, 16), (None, 0), ("use_flip_y", 16), (None, 0)):
+        steps.clear()
+        if change:
+            setattr(strip, change, True)
+        report = react_strip(scene, strip, rig, Settings(model=model, dtype="float32"))
+        assert len(steps) == rendered
+        assert takes.read(bpy.data.actions[report["action"]]).source.seconds > 0
 
 
 def run_through(reaction: Reaction) -> list[float]:
@@ -323,6 +354,8 @@ def test_in_steps_deleted_meanwhile(scene: Any, strip: Any, rig: Any, model: str
     with unchanged(None), pytest.raises(HeroError, match="'character' was deleted or renamed"):
         run_through(reaction)
     rig = mixamo(bpy)
+    react.forget_model()
+    strip.use_flip_x = True  # so it has to be rendered; a file that is read does not need its strip any more
     reaction = Reaction(scene, strip, rig, Settings(model=model))
     reaction.step()
     compat.strips_of(scene).remove(strip)

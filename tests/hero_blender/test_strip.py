@@ -19,7 +19,7 @@ bpy = pytest.importorskip("bpy")
 pytest.importorskip("av", reason="needs PyAV to make test movies")
 
 from hero_blender import compat  # noqa: E402
-from hero_blender.strip import StripReading, read_strip  # noqa: E402
+from hero_blender.strip import StripReading, picture_key, plain_movie, read_strip  # noqa: E402
 
 # 5.2 warns of names that go in 6.0; the tests use those that all versions have.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -505,3 +505,148 @@ def test_render_result_of_the_animator_is_kept(scene: Any, strip: Any, tmp_path:
     assert "Render Result" in bpy.data.images
     read_strip(scene, strip)
     assert "Render Result" in bpy.data.images
+
+
+# --- Without rendering ---
+
+
+def same_picture(scene: Any, strip: Any, most: float = 2.0) -> Any:
+    """Read from the file as the render shows it: the same frames, and grey levels that hardly differ."""
+    plain = plain_movie(scene, strip)
+    assert plain is not None
+    frames = plain.read()
+    assert frames is not None
+    rendered = read_strip(scene, strip).frames
+    assert np.abs(frames.astype(int) - rendered).mean((1, 2, 3)).max() <= most
+    return frames
+
+
+def test_a_plain_strip_is_read_from_its_file(scene: Any, strip: Any) -> None:
+    def found() -> list[int]:
+        return [number_of(image) for image in same_picture(scene, strip)]
+
+    assert found() == sample_indices(COUNT).tolist()
+    strip.frame_offset_start, strip.frame_offset_end = 20, 12
+    assert found() == [20 + i for i in sample_indices(COUNT - 32)]
+    strip.frame_start = -40
+    assert found() == [20 + i for i in sample_indices(COUNT - 32)]
+    scene.render.fps = 30  # it plays one frame of its own in each of the scene's
+    assert found() == [20 + i for i in sample_indices(COUNT - 32)]
+    strip.frame_final_duration = 1
+    assert found() == [20] * 16
+
+
+@pytest.mark.parametrize("size", [(322, 242), (64, 48), (640, 360), (240, 426)])
+@pytest.mark.parametrize("canvas", [(320, 240), (1280, 720), (777, 555)])
+def test_plain_strips_of_all_sizes(scene: Any, tmp_path: Path, size: tuple[int, int], canvas: tuple[int, int]) -> None:
+    scene.render.resolution_x, scene.render.resolution_y = canvas
+    across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    images = [np.stack([across, down, across * 0 + 8 * i], -1).astype(np.uint8) for i in range(24)]
+    path = write_movie(tmp_path / "a.mp4", images, fps=30)
+    same_picture(scene, compat.new_movie_strip(scene, "a", str(path), 1, 3), 3.0)
+
+
+def test_plain_strip_turned_by_metadata(scene: Any, tmp_path: Path) -> None:
+    lying = np.ascontiguousarray(np.rot90(numbered(1234, 240, 320), 1))
+    path = turn_metadata(write_movie(tmp_path / "turned.mp4", [lying] * 20), 90)
+    scene.render.resolution_x, scene.render.resolution_y = 320, 320
+    same_picture(scene, compat.new_movie_strip(scene, "turned", str(path), 1, 1))
+
+
+def test_real_plain_clips(scene: Any, shared: Path) -> None:
+    scene.render.resolution_x, scene.render.resolution_y = 1280, 720
+    for name in ("lion_approaching.mp4", "demo_resources_demo.mp4"):
+        same_picture(scene, compat.new_movie_strip(scene, name, str(shared / "videos" / name), 1, 1))
+
+
+def edits(bpy: Any) -> dict[str, Any]:
+    """What an animator may do to a strip that changes its picture or its time."""
+
+    def animated(scene: Any, strip: Any) -> None:
+        strip.blend_alpha = 0.5
+        strip.keyframe_insert("blend_alpha", frame=20)
+
+    def modified(scene: Any, strip: Any) -> None:
+        with in_sequencer(scene, strip):
+            bpy.ops.sequencer.strip_modifier_add(type="BRIGHT_CONTRAST")
+
+    def into_meta(scene: Any, strip: Any) -> None:
+        with in_sequencer(scene, strip):
+            bpy.ops.sequencer.meta_make()
+
+    def zoomed(scene: Any, strip: Any) -> None:
+        strip.transform.scale_x = 1.2
+
+    return {
+        "flip": lambda scene, strip: setattr(strip, "use_flip_x", True),
+        "reverse": lambda scene, strip: setattr(strip, "use_reverse_frames", True),
+        "crop": lambda scene, strip: setattr(strip.crop, "max_x", 40),
+        "turn": lambda scene, strip: setattr(strip.transform, "rotation", 0.1),
+        "move": lambda scene, strip: setattr(strip.transform, "offset_x", 30),
+        "zoom": zoomed,
+        "colour": lambda scene, strip: setattr(strip, "color_saturation", 0.5),
+        "dark": lambda scene, strip: setattr(strip, "color_multiply", 0.5),
+        "opacity": lambda scene, strip: setattr(strip, "blend_alpha", 0.5),
+        "held": lambda scene, strip: setattr(strip, "frame_final_duration", COUNT + 20),
+        "strobe": lambda scene, strip: setattr(strip, "strobe", 4.0),
+        "colour space": lambda scene, strip: setattr(strip.colorspace_settings, "name", "Non-Color"),
+        "animated": animated,
+        "modifier": modified,
+        "meta": into_meta,
+    }
+
+
+@pytest.mark.parametrize("edit", sorted(edits(bpy)))
+def test_a_strip_that_is_edited_is_rendered(scene: Any, strip: Any, edit: str) -> None:
+    before = picture_key(scene, strip)
+    assert before is not None
+    edits(bpy)[edit](scene, strip)
+    plain = plain_movie(scene, strip)
+    assert plain is None or plain.read() is None
+    assert picture_key(scene, strip) != before
+
+
+def test_a_file_of_which_only_blender_knows_what_it_shows(scene: Any, tmp_path: Path) -> None:
+    times = np.cumsum([40] * 20 + [80] * 20).tolist()
+    vfr = compat.new_movie_strip(scene, "v", str(write_movie(tmp_path / "v.mkv", 40, times=times)), 1, 1)
+    plain = plain_movie(scene, vfr)
+    assert plain is None or plain.read() is None
+
+
+def test_the_picture_is_known_to_be_the_same(scene: Any, strip: Any, movie: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(movie.read_bytes())
+    strip.filepath = str(copy)
+    strip.use_flip_x = True
+    key = picture_key(scene, strip)
+    assert key is not None
+    strip.select = not strip.select
+    scene.frame_current += 5
+    assert picture_key(scene, strip) == key
+    scene.render.resolution_x += 10
+    assert picture_key(scene, strip) != key
+    scene.render.resolution_x -= 10
+    strip.frame_offset_start = 3
+    assert picture_key(scene, strip) != key
+    strip.frame_offset_start = 0
+    copy.write_bytes(write_movie(tmp_path / "other.mp4", 20).read_bytes())
+    assert picture_key(scene, strip) != key
+    with in_sequencer(scene, strip):
+        bpy.ops.sequencer.strip_modifier_add(type="CURVES")
+    curved = picture_key(scene, strip)
+    strip.modifiers[0].curve_mapping.curves[0].points.new(0.5, 0.8)
+    assert curved is not None
+    assert picture_key(scene, strip) not in (None, curved)
+    blur = new_effect(scene, "blur", "GAUSSIAN_BLUR", 3, 11, COUNT, strip)
+    blurred = picture_key(scene, blur)
+    strip.use_flip_y = True
+    assert blurred is not None
+    assert picture_key(scene, blur) not in (None, blurred)
+    copy.unlink()
+    assert picture_key(scene, strip) is None
+
+
+def test_what_cannot_be_compared_is_watched_again(scene: Any) -> None:
+    other = bpy.data.scenes.new("other")
+    strips = compat.strips_of(scene.sequence_editor or scene.sequence_editor_create())
+    assert picture_key(scene, strips.new_scene(name="scene", scene=other, channel=1, frame_start=1)) is None
