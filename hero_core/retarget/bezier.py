@@ -26,8 +26,7 @@ SHORT, LONG = 0.05, 0.5  # shares of a segment that a handle may reach over
 _STEPS, _STEPS_NEAR = 5, 2  # of Newton's method, from nowhere, and from where the last step of the fit had t
 _PULL = 3e-4  # of the slopes of the poses themselves, for keys side by side, whose slopes nothing else tells
 _EVEN = 0.05  # tolerances squared for a handle that is a whole segment away from a third
-_DAMPED, _TRUST = 1.4, 0.15  # handles are what is least linear
-_DEPTH = 3  # keys eight apart do not know of each other
+_DAMPED, _TRUST = 1.2, 0.15  # handles are what is least linear
 
 
 def points_at(keyed: Array, values: Array, slopes: Array, reaches: Array | None, frames: Array) -> Array:
@@ -176,14 +175,13 @@ class Fit:
         return columns
 
     def step(self, wanted: Array, weights: Array, drift: Array, free: bool = True) -> None:
-        """Go a step towards the least squares fit to (F,) ``wanted`` with (F,) ``weights``.
+        """Go a step towards the least squares fit to (F,) ``wanted`` with (F,) ``weights`` in single precision.
 
         ``drift``: (M,) slopes of the poses themselves, towards which slopes are drawn a little. With ``free`` False
         only the handles change.
         """
         layout = self.layout
         columns = self._columns(wanted, free)
-        weights = weights.astype(np.float32)
         begin = 0 if free else 4
         products = np.empty((27 if free else 5, len(weights)), np.float32)
         rows = [(i, j) for i in range(begin, 6) for j in range(i, 7)]
@@ -237,34 +235,29 @@ class Fit:
         return _chain(blocks[[0, 1, 1, 2]].reshape(2, 2, -1), rows[6:10].reshape(2, 2, -1), right)
 
 
-def _chain(blocks: Array, beside: Array, right: Array, depth: int = 0) -> Array:
-    """(2, M) solution of a symmetric block tridiagonal system with blocks of 2 x 2.
+def _chain(blocks: Array, beside: Array, right: Array) -> Array:
+    """(2, M) solution of a symmetric block tridiagonal system with blocks of 2 x 2, nearly.
 
-    (2, 2, M) the blocks, (2, 2, M) those right of them, (2, M) right side. Every other block is eliminated at once,
-    again and again (cyclic reduction, Heller 1976), so that numpy does many in each step.
+    (2, 2, M) the blocks, (2, 2, M) those right of them, (2, M) right side. Every other block is eliminated, as in
+    cyclic reduction (Heller 1976); what the others then have to do with each other, keys two apart, is little and left
+    to the next step of the fit.
     """
-    count = blocks.shape[-1]
-    if count == 1 or depth == _DEPTH:
-        return _times(_inverse(blocks), right[:, None])[:, 0]
-    odd = blocks[..., 1::2].shape[-1]
-    later = count - 1 - odd  # odd blocks that have one after them; all blocks but the first come after one
-    before, after = np.swapaxes(beside[..., 0 : count - 1 : 2], 0, 1), np.zeros((2, 2, odd))
-    after[..., :later] = beside[..., 1 : count - 1 : 2]
-    sides = np.concatenate([before, after, right[:, None, 1::2]], 1)  # (2, 5, odd)
-    solved = _times(_inverse(blocks[..., 1::2]), sides)
-    from_before = _times(np.swapaxes(before, 0, 1), solved)
-    from_after = _times(np.swapaxes(after, 0, 1), solved[:, 2:])[..., :later]
-    kept, kept_right, between = blocks[..., ::2].copy(), right[:, ::2].copy(), np.zeros((2, 2, count - odd))
-    kept[..., :odd] -= from_before[:, :2]
-    kept[..., 1:] -= from_after[:, :2]
-    kept_right[:, :odd] -= from_before[:, 4]
-    kept_right[:, 1:] -= from_after[:, 2]
-    between[..., :later] = -from_before[:, 2:4, :later]
+    odd = right.shape[-1] // 2
+    later = right.shape[-1] - 1 - odd  # odd blocks that have one after them; each has one before
+    before, after = np.swapaxes(beside[..., : 2 * odd : 2], 0, 1), beside[..., 1 : 2 * later : 2]
+    inverse = _inverse(blocks[..., 1::2])
+    from_right = _times(inverse, right[:, None, 1::2])[:, 0]  # (2, odd)
+    to_before, to_after = _times(inverse, before), _times(inverse[..., :later], after)
+    even, even_right = blocks[..., ::2].copy(), right[:, ::2].copy()
+    even[..., :odd] -= _times(np.swapaxes(before, 0, 1), to_before)
+    even[..., 1:] -= _times(np.swapaxes(after, 0, 1), to_after)
+    even_right[:, :odd] -= before[0] * from_right[0] + before[1] * from_right[1]
+    even_right[:, 1:] -= after[0] * from_right[0, :later] + after[1] * from_right[1, :later]
     found = np.empty_like(right)
-    even = _chain(kept, between, kept_right, depth + 1)
-    found[:, ::2] = even
-    found[:, 1::2] = solved[:, 4] - solved[:, 0] * even[0, :odd] - solved[:, 1] * even[1, :odd]
-    found[:, 1 : 2 * later : 2] -= (solved[:, 2, :later] * even[0, 1:]) + (solved[:, 3, :later] * even[1, 1:])
+    found[:, ::2] = even = _times(_inverse(even), even_right[:, None])[:, 0]
+    from_right -= to_before[:, 0] * even[0, :odd] + to_before[:, 1] * even[1, :odd]
+    from_right[:, :later] -= to_after[:, 0] * even[0, 1:] + to_after[:, 1] * even[1, 1:]
+    found[:, 1::2] = from_right
     return found
 
 

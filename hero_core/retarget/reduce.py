@@ -32,11 +32,12 @@ from .rotations import EULER_ORDERS, to_axis_angle, to_euler
 
 Array = npt.NDArray[Any]
 
-# Steps of the fit: at first, after adding keys, after taking some out, and of the handles alone to see which.
-_STEPS, _STEPS_ADDED, _STEPS_FEWER, _STEPS_THIN = 5, 2, 3, 3
+# Steps of the fit: at first, after adding keys in haste and in the end, after taking some out, and of the handles alone
+# to see which.
+_STEPS, _STEPS_HASTE, _STEPS_ADDED, _STEPS_FEWER, _STEPS_THIN = 5, 1, 2, 3, 2
 _THIN, _HASTE, _ROUNDS = 2, 4, 60  # times that keys are taken out; rounds of adding keys before each, and at the end
 _DISPENSABLE = 1.8  # tolerances by which a curve may be off without a key that is taken out
-_NEAR_MISS, _PATIENCE = 1.35, 4  # in the first rounds, where other weights may still do, no key is needed below that
+_NEAR_MISS, _PATIENCE = 1.5, 4  # in the first rounds, where other weights may still do, no key is needed below that
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
 
 
@@ -195,11 +196,11 @@ class _Reduction:
         )  # (T, G) where keys stand
         self._refit(mask, np.ones(len(mask), bool), _STEPS)
         for _ in range(_THIN):
-            mask = self._grow(mask, _HASTE)
+            mask = self._grow(mask, _HASTE, _STEPS_HASTE)
             fewer = self._thinned(mask)
             self._refit(fewer, (fewer != mask).any(1), _STEPS_FEWER)
             mask = fewer
-        mask = self._grow(mask, _ROUNDS)
+        mask = self._grow(mask, _ROUNDS, _STEPS_ADDED)
         return self._written(mask)
 
     def _refit(self, mask: Array, tracks: Array, steps: int) -> None:
@@ -222,14 +223,14 @@ class _Reduction:
         """(F,) what the curves of some rows are to be, (F,) its weights, (M,) slopes there."""
         weights = self.weights[rows] * self.lean[self.track[rows]]
         drift = self.drift[rows[layout.curve], self.pose[layout.place]]
-        return self.wanted[rows].take(layout.poses), weights.take(layout.poses), drift
+        return self.wanted[rows].take(layout.poses), weights.astype(np.float32).take(layout.poses), drift
 
     def _show(self, fitted: Array, rows: Array, layout: Layout, fit: Fit) -> None:
         points = np.empty(len(layout.poses))
         points[layout.poses] = fit.points()
         fitted[self.column[rows], self.track[rows]] = points.reshape(len(rows), -1) / self.level[rows]
 
-    def _grow(self, mask: Array, rounds: int) -> Array:
+    def _grow(self, mask: Array, rounds: int, steps: int) -> Array:
         """Add keys, and weight where the fit is too far off, until it is not."""
         mask = mask.copy()
         for turn in range(rounds):
@@ -243,7 +244,7 @@ class _Reduction:
             limit = _NEAR_MISS if turn % 3 < 2 and turn < _PATIENCE else 1.0
             if (most > limit).any():
                 self._insert(mask, off, limit)
-            self._refit(mask, bad, _STEPS_ADDED)
+            self._refit(mask, bad, steps)
         return mask
 
     def _insert(self, mask: Array, off: Array, limit: float) -> None:

@@ -16,9 +16,11 @@ from skeletons import rig as make_rig
 from skeletons import walk
 
 from hero_core.retarget import BoneKeys, Reach, Rig, map_bones, solve
+from hero_core.retarget.bezier import Layout, _chain
+from hero_core.retarget.carried import _from_euler
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
-from hero_core.retarget.rotations import EULER_ORDERS, continuous, to_matrix, to_quaternion
+from hero_core.retarget.rotations import EULER_ORDERS, continuous, from_euler, to_matrix, to_quaternion
 
 Array = npt.NDArray[Any]
 
@@ -311,6 +313,74 @@ def test_standing_feet_hardly_slide() -> None:
         way = np.diff(off[:, rig.index[f"mixamorig:{name}"]], axis=0)[:, [0, 2]] / keys.scale
         assert np.linalg.norm(way, axis=-1).mean() * 20 < 0.012
     assert len(few["mixamorig:LeftUpLeg"].frames) < 0.5 * count
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [3, 4, 30])
+@pytest.mark.parametrize("runs", [None, [], [(0, 0)], [(0, 1)], [(2, 3)], [(1, 3)]])
+def test_feet_that_hardly_or_never_stand(count: int, runs: list[tuple[int, int]] | None) -> None:
+    """A body in the air: nothing to hold, and nothing to complain of."""
+    rig = make_rig()
+    joints = walk(count) + np.arange(count)[:, None, None] * np.array([0.0, 0.1, 0.02])
+    contacts = (
+        None if runs is None else {f"{side}_{part}": runs for side in ("left", "right") for part in ("heel", "ball")}
+    )
+    keys = replace(solved(joints, rig), contacts=contacts)
+    frames = 1.2 * np.arange(count)
+    few, every = few_keys(keys, rig, {}, frames, Options()), every_pose(keys, {}, frames)
+    degrees, millimetres = differences(rig, few, every, frames)
+    assert degrees <= 0.502 and millimetres / keys.scale <= 5.3
+
+
+@pytest.mark.parametrize("order", EULER_ORDERS)
+def test_euler_angles_turn_as_they_do_elsewhere(order: str) -> None:
+    angles = np.random.default_rng(1).uniform(-4, 4, (3, 50))
+    assert np.abs(to_matrix(from_euler(angles.T, order)) - to_matrix(_from_euler(angles, order).T)).max() < 1e-12
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.integers(3, 60), st.floats(0.1, 0.9))
+def test_sums_over_segments(seed: int, count: int, share: float) -> None:
+    """However keys stand: each pose counts in the segment between the keys around it, in Layout's own order."""
+    rng = np.random.default_rng(seed)
+    frames = 1.2 * np.arange(count)
+    places = np.unique(np.append(np.round(frames[:-1]), np.ceil(frames[-1])))
+    mask = rng.random((3, len(places))) < share
+    mask[:, [0, -1]] = True
+    layout = Layout(mask, places, frames)
+    values = rng.normal(size=3 * count)
+    sums = layout.sums(values[layout.poses])
+    keyed = places[layout.place]
+    for segment, key in enumerate(layout.here):
+        inside = (frames >= keyed[key] - 1e-9) & (frames < keyed[key + 1] - 1e-9)
+        inside[-1] = layout.place[key + 1] == len(places) - 1
+        own = values.reshape(3, -1)[layout.curve[key]][inside]
+        assert sums[segment] == pytest.approx(own.sum())
+    assert np.array_equal(np.sort(layout.poses), np.arange(3 * count))
+    assert len(layout.here) == mask.sum() - 3
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.integers(1, 9))
+def test_chains_are_nearly_solved(seed: int, count: int) -> None:
+    """Exactly up to two keys; beyond, all but for what keys two apart have to do with each other."""
+    rng = np.random.default_rng(seed)
+    blocks, beside = np.zeros((2, 2, count)), 0.3 * rng.normal(size=(2, 2, count))
+    blocks[0, 0], blocks[1, 1], blocks[0, 1], blocks[1, 0] = 3, 3, 0.5, 0.5
+    beside[..., -1] = 0.0
+    right = rng.normal(size=(2, count))
+    whole = np.zeros((2 * count, 2 * count))
+    for key in range(count):
+        whole[2 * key : 2 * key + 2, 2 * key : 2 * key + 2] = blocks[..., key]
+        if key + 1 < count:
+            whole[2 * key : 2 * key + 2, 2 * key + 2 : 2 * key + 4] = beside[..., key]
+            whole[2 * key + 2 : 2 * key + 4, 2 * key : 2 * key + 2] = beside[..., key].T
+    exact = np.linalg.solve(whole, right.T.ravel()).reshape(-1, 2).T
+    found = _chain(blocks, beside, right)
+    if count <= 2:
+        assert found == pytest.approx(exact)
+    else:
+        assert np.abs(found - exact).max() < 0.4 * np.abs(exact).max()
 
 
 def test_limbs_that_reach_for_a_target() -> None:
