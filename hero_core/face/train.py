@@ -8,8 +8,11 @@ they were stopped when the command is started again. Features are those of "curv
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +42,23 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BehaviourLoop(loop.LoopConfig):
-    """The official learning rate and weight decay; its moving average of the weights is left out."""
+    """The official learning rate, weight decay and moving average of the weights."""
 
     lr: float = 1e-4
     weight_decay: float = 5e-4
     warmup: int = 100  # officially none
     betas: tuple[float, float] = (0.9, 0.999)
+    average: float = 0.999  # how much of the average is left after a step, less in the first ones; 0 = off
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.average < 1:
+            raise HeroError(f"The average {self.average} of the weights must be from 0 (off) to below 1.")
 
 
 @dataclass(frozen=True)
 class DiffusionLoop(BehaviourLoop):
     lr: float = 5e-5
+    average: float = 0.0
 
 
 KINDS = {"model": ReactDiffConfig, "data": DataConfig, "behaviour": BehaviourLoop, "diffusion": DiffusionLoop}
@@ -117,8 +126,69 @@ def _tensors(*arrays: Any) -> list[Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
 
 
+class _Averaged(nn.Module):
+    """A stage and the moving average of its weights, which is what validates and what is kept."""
+
+    steps: Tensor
+
+    def __init__(self, stage: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.stage, self.decay = stage, decay
+        self.average = copy.deepcopy(stage).requires_grad_(False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long, device=next(stage.parameters()).device))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take in the weights of the step before; a young average must forget where it began."""
+        count = int(self.steps)
+        self.steps += 1
+        decay = min(self.decay, (1 + count) / (10 + count))
+        for kept, new in zip(self.average.parameters(), self.stage.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The stage with its averaged weights."""
+        pairs = list(zip(self.stage.parameters(), self.average.parameters(), strict=True))
+
+        def swap() -> None:
+            for new, kept in pairs:
+                new.data, kept.data = kept.data, new.data
+
+        swap()
+        try:
+            yield
+        finally:
+            swap()
+
+
+Losses = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+def _run(
+    stage: nn.Module, loss_fn: Losses, validate: Callable[[], dict[str, float]], cfg: BehaviourLoop, out: Path
+) -> None:
+    """Train a stage in place, up to its best weights."""
+    if not cfg.average:
+        stage.load_state_dict(loop.load_weights(loop.run(stage, loss_fn, validate, cfg, out)))
+        return
+    averaged = _Averaged(stage, cfg.average)
+
+    def following(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        averaged.follow()
+        return loss_fn(generator)
+
+    def shown() -> dict[str, float]:
+        with averaged.shown():
+            return validate()
+
+    best = loop.load_weights(loop.run(averaged, following, shown, cfg, out))
+    prefix = "average."
+    stage.load_state_dict({k.removeprefix(prefix): v for k, v in best.items() if k.startswith(prefix)})
+
+
 def _behaviour(
-    model: ReactDiff, train: data.Clips, val: data.Clips, cfg: loop.LoopConfig, d: DataConfig, out: Path
+    model: ReactDiff, train: data.Clips, val: data.Clips, cfg: BehaviourLoop, d: DataConfig, out: Path
 ) -> None:
     """Stage 1, in place."""
     where = cfg.device
@@ -150,7 +220,7 @@ def _behaviour(
         return {"score": score, "emotion": emotion, "coefficient": coefficient}
 
     print(f"stage 1: {len(video)} clips of {video.shape[1]} frames", flush=True)
-    stage.load_state_dict(loop.load_weights(loop.run(stage, loss_fn, validate, cfg, out)))
+    _run(stage, loss_fn, validate, cfg, out)
     stage.eval().requires_grad_(False)
 
 
@@ -209,7 +279,7 @@ def _diffusion(
     model: ReactDiff,
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
-    cfg: loop.LoopConfig,
+    cfg: DiffusionLoop,
     d: DataConfig,
     out: Path,
 ) -> None:
@@ -243,6 +313,5 @@ def _diffusion(
 
     stage = _Denoiser(model)
     print(f"stage 2: windows of {size} frames of {len(train[1])} clips", flush=True)
-    best = loop.run(stage, lambda generator: (loss_of(train, d.batch, generator), {}), validate, cfg, out)
-    stage.load_state_dict(loop.load_weights(best))
+    _run(stage, lambda generator: (loss_of(train, d.batch, generator), {}), validate, cfg, out)
     model.eval().requires_grad_(False)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from hero_core.errors import HeroError
 from hero_core.face import checkpoint, data, metrics
 from hero_core.face import train as training
 from hero_core.face.config import CORRECTED, ReactDiffConfig, small
-from hero_core.face.reactdiff import ReactDiff
+from hero_core.face.reactdiff import Features, ReactDiff
 from hero_core.face.train import settings, train
 from tests.hero_core.face import dyads
 from tests.hero_core.face import small as tiny
@@ -39,7 +40,7 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
     clips = data.load(data.read(root, "train"), 20)
     k = 3
     made = [
-        model.react(tiny.Features(torch.from_numpy(v), torch.from_numpy(a)), k).attributes
+        model.react(Features(torch.from_numpy(v), torch.from_numpy(a)), k).attributes
         for v, a in zip(clips.video[0], clips.audio[0], strict=True)
     ]
     sets = [np.array([n]) for n in range(2)]
@@ -97,3 +98,31 @@ def test_trainings_are_corrected_unless_they_say_otherwise(
     assert settings(path)["model"] == wanted
     assert (ReactDiffConfig().predicts, ReactDiffConfig().positions) == ("noise", False)  # as in the paper
     assert {"predicts": small().predicts, "positions": small().positions} == CORRECTED
+
+
+def test_the_average_of_the_weights_is_kept(tmp_path: Path) -> None:
+    """It follows what the optimiser does, forgets where it began, validates, and leaves the training as it was."""
+    steps = 30
+    cfg = training.BehaviourLoop(
+        iterations=steps, lr=0.1, warmup=0, validate_every=steps, threads=1, weight_decay=0.0, average=0.9
+    )
+    went, seen = list[float](), list[float]()
+    stage = torch.nn.Linear(1, 1, bias=False)
+
+    def loss_fn(_: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        went.append(float(stage.weight.detach()))
+        return (stage.weight - 5).square().sum(), {}
+
+    def validate() -> dict[str, float]:
+        seen.append(float(stage.weight.detach()))
+        return {"score": 0.0}
+
+    training._run(stage, loss_fn, validate, cfg, tmp_path / "a")
+    wanted = went[0]
+    for n, weight in enumerate(went):
+        decay = min(0.9, (1 + n) / (10 + n))
+        wanted = decay * wanted + (1 - decay) * weight
+    assert seen == [pytest.approx(wanted, rel=1e-5)] == [float(stage.weight.detach())]
+    assert went[0] < wanted < went[-1]
+    with pytest.raises(HeroError, match=r"average 1\.0 of the weights"):
+        training.BehaviourLoop(average=1.0)
