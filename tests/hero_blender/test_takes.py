@@ -23,6 +23,7 @@ from movies import write_movie  # noqa: E402
 from hero_blender import compat, edit_take, react, takes  # noqa: E402
 from hero_blender.place import Choice  # noqa: E402
 from hero_blender.react import Settings, react_strip, react_video, straight  # noqa: E402
+from hero_blender.seam import Join  # noqa: E402
 from hero_core import place  # noqa: E402
 from hero_core.errors import HeroError  # noqa: E402
 from hero_core.retarget.options import Options  # noqa: E402
@@ -74,6 +75,18 @@ def same_keys(a: Any, b: Any) -> None:
     assert one.keys() == other.keys()
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
+
+
+def stays_outside(one: Any, other: Any, first: int, last: int) -> None:
+    """All keys outside of a part are there, to the bit; a rotation behind it may have all its signs turned."""
+    for path, keys in one.items():
+        before, behind = keys[keys[:, 0] < first], keys[keys[:, 0] > last]
+        now = other[path]
+        np.testing.assert_array_equal(now[now[:, 0] < first], before)
+        found = now[now[:, 0] > last]
+        if path[0].endswith("quaternion"):
+            behind, found = np.abs(behind), np.abs(found)
+        np.testing.assert_array_equal(found, behind)
 
 
 def action_of(report: dict[str, Any], index: int = 0) -> Any:
@@ -131,21 +144,35 @@ def test_a_changed_part_leaves_the_rest_to_the_bit(scene: Any, rig: Any, made: A
     np.testing.assert_array_equal(after[40:], before[40:])
     assert np.abs(after[20:40] - before[20:40]).max() > 1e-3
     assert made.name in bpy.data.actions
-    one, other = curves(made), curves(new)
-    for path in one:
-        outside = (one[path][:, 0] < 31) | (one[path][:, 0] > 50)
-        frames = one[path][outside, 0]
-        np.testing.assert_array_equal(other[path][outside, 0], frames)
-    # The turns of limbs depend on the whole motion where it is straight; where nothing is remembered they are equal.
-    legs = [path for path in one if "LeftUpLeg" in path[0]]
-    for path in legs:
-        np.testing.assert_allclose(other[path][:15], one[path][:15], atol=0.05)
+    stays_outside(curves(made), curves(new), 31, 50)
+    assert takes.read(new).joins == (Join(0, 30.0, 51.0),)
     # A second change builds on the first, and both are made again from the record alone.
     twice = action_of(straight(edit_take.change_part(scene, rig, new, (15, 20), Settings(), keep="path")))
     np.testing.assert_array_equal(takes.motion_of(twice).take(0)[:4], after[:4])
-    assert len(takes.read(twice).record.edits) == 2
+    stays_outside(curves(new), curves(twice), 15, 1000)
+    assert len(takes.read(twice).record.edits) == len(takes.read(twice).joins) == 2
     again = action_of(straight(edit_take.remake(scene, rig, twice, Settings())))
     same_keys(again, twice)
+
+
+def test_keys_set_by_hand_outlive_a_change(scene: Any, rig: Any, made: Any) -> None:
+    mine = next(curve for curve in takes.curves(made) if "LeftArm" in curve.data_path and curve.array_index == 1)
+    for frame in (20.5, 60.5):
+        mine.keyframe_points.insert(frame, 0.77)
+    new = action_of(straight(edit_take.change_part(scene, rig, made, (31, 50), Settings())))
+    stays_outside(curves(made), curves(new), 31, 50)
+    longer = action_of(straight(edit_take.extend(scene, rig, new, 1.0, Settings())))
+    stays_outside(curves(new), curves(longer), 71, 1000)
+    whole = action_of(straight(edit_take.change_part(scene, rig, made, (11, 70), Settings())))
+    assert takes.read(whole).joins[-1].left is None and takes.read(whole).joins[-1].right is None
+
+
+def test_a_take_that_is_gone_when_its_part_is_ready(scene: Any, rig: Any, made: Any) -> None:
+    reaction = edit_take.change_part(scene, rig, made, (31, 50), Settings())
+    takes.delete([made])
+    with pytest.raises(HeroError, match="was deleted or renamed meanwhile"):
+        straight(reaction)
+    assert not bpy.data.actions
 
 
 def test_replacing_keeps_the_name_and_only_one(scene: Any, rig: Any, made: Any) -> None:
