@@ -27,6 +27,8 @@ _STEPS, _STEPS_NEAR = 5, 2  # of Newton's method, from nowhere, and from where t
 _PULL = 3e-4  # of the slopes of the poses themselves, for keys side by side, whose slopes nothing else tells
 _EVEN = 0.05  # tolerances squared for a handle that is a whole segment away from a third
 _DAMPED, _TRUST = 1.2, 0.15  # handles are what is least linear
+_UPPER = np.triu_indices(6, 0, 7)  # of a system of six, with its right side
+_UPPER_LAST = np.array([4, 4, 4, 5, 5]), np.array([4, 5, 6, 5, 6])
 
 
 def points_at(keyed: Array, values: Array, slopes: Array, reaches: Array | None, frames: Array) -> Array:
@@ -184,15 +186,13 @@ class Fit:
         columns = self._columns(wanted, free)
         begin = 0 if free else 4
         products = np.empty((27 if free else 5, len(weights)), np.float32)
-        rows = [(i, j) for i in range(begin, 6) for j in range(i, 7)]
         at = 0
         for i in range(begin, 6):
             np.multiply(columns[i] * weights, columns[i:], out=products[at : at + 7 - i])
             at += 7 - i
         sums = layout.sums(products)
         square = np.empty((6, 7, sums.shape[-1]), np.float32)  # upper half, and the right side
-        i, j = np.array(rows).T
-        square[i, j] = sums
+        square[_UPPER if free else _UPPER_LAST] = sums
         square[1, 0] = square[3, 2] = 0.0
         right = square[:, 6]
         # A handle as short or as long as it may be does not count where it would go further.
