@@ -9,6 +9,9 @@ such an effect strip itself and its inputs are drawn into it). A fade is seen ov
 The picture is what of the strip can be seen in the canvas, stretched to the square as the model was taught: the
 letterbox around a strip, or the place of a small one, are not part of it. A strip that moves over the canvas is
 seen in the smallest box that holds all its places. Colours are those of the footage (view transform Standard).
+
+A strip that shows a movie file as it is (``plain_movie``) need not be rendered: the same frames are read from the file,
+in any thread. While Blender renders, no other thread may run Python: it crashes then.
 """
 
 from __future__ import annotations

@@ -274,6 +274,7 @@ def test_panel_shows_progress_and_cancel(addon: Any, movie: Path, tmp_path: Path
 
     scene = bpy.context.scene
     strip = compat.new_movie_strip(scene, "clip", str(movie), 1, 1)
+    strip.use_flip_x = True  # so it has to be rendered
     model = str(write_tiny(tmp_path / "tiny"))
     operators.Running.reaction = reaction = Reaction(scene, strip, mixamo(bpy), Settings(model=model))
     found = drawn()
