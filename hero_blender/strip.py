@@ -86,12 +86,14 @@ class PlainMovie:
 
     frames   which frames of the file the strip shows when it is looked at
     content  frames that the strip says its file has
+    rate     frames a second of the scene
     canvas   (width, height) and middle and scale of the strip on it, in pixels
     """
 
     path: str
     frames: tuple[int, ...]
     content: int
+    rate: float
     canvas: tuple[int, int]
     middle: tuple[float, float]
     scale: tuple[float, float]
@@ -103,6 +105,8 @@ class PlainMovie:
     def _choose(self, movie: Movie) -> list[int] | None:
         if not (movie.ordinary and movie.steady and movie.frames == self.content):
             return None
+        if abs(movie.fps - self.rate) > 1e-4 and abs(movie.frames * self.rate / movie.fps - movie.frames) < 1:
+            return None  # nearly the scene's rate: it may be played at its own, a frame earlier or later
         for length, file, middle, scale in zip(
             self.canvas, (movie.width, movie.height), self.middle, self.scale, strict=True
         ):
@@ -154,7 +158,7 @@ def plain_movie(scene: bpy.types.Scene, strip: Any, num: int = NUM_FRAMES) -> Pl
     path = bpy.path.abspath(strip.filepath, library=scene.library)
     render = scene.render
     return PlainMovie(
-        path, frames, int(content), (render.resolution_x, render.resolution_y),
+        path, frames, int(content), render.fps / render.fps_base, (render.resolution_x, render.resolution_y),
         (transform.offset_x, transform.offset_y), (transform.scale_x, transform.scale_y),
     )  # fmt: skip
 

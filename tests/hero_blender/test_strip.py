@@ -613,6 +613,14 @@ def test_a_file_of_which_only_blender_knows_what_it_shows(scene: Any, tmp_path: 
     assert plain is None or plain.read() is None
 
 
+def test_a_file_of_nearly_the_rate_of_the_scene(scene: Any, strip: Any) -> None:
+    plain = plain_movie(scene, strip)
+    assert plain is not None and plain.read() is not None
+    scene.render.fps, scene.render.fps_base = 25, 1.001
+    plain = plain_movie(scene, strip)
+    assert plain is not None and plain.read() is None
+
+
 def test_the_picture_is_known_to_be_the_same(scene: Any, strip: Any, movie: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(movie.read_bytes())
