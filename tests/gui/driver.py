@@ -403,9 +403,10 @@ def disturbed() -> Step:
 def left_running() -> Step:
     """Blender is quit in the middle of a job."""
     yield from build_scene()
+    bpy.context.scene.hero.takes = 32  # one alone is there before anybody can quit
     press("hero.react")
     yield running
-    yield 0.5
+    yield 0.3
     note("running_at_the_end", running())
 
 
