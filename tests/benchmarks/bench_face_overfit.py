@@ -5,6 +5,9 @@
 
 FRCorr is a sum over K = 10 predictions: 10 is the most, of listeners that move in every attribute. What is learned is
 noise made by us; it says that the training works and nothing of how people listen. A run that was stopped goes on.
+
+With the defaults the auto-encoder gave 9.99 and what was generated 9.77, in 3 minutes of one core of a 2-core cloud
+machine; --official, the diffusion as published after as many steps, gave -0.01.
 """
 
 from __future__ import annotations
