@@ -17,6 +17,7 @@ from hero_core.retarget.names import mirror
 
 from . import armature, properties
 from .bone_map import fill, find, forget, label, preset_folder, saved, use_file
+from .sidebar import Sidebar
 from .told import JsonFile, Told
 
 if TYPE_CHECKING:
@@ -220,12 +221,10 @@ def _check_joint(joint: str) -> None:
         raise HeroError(f"There is no joint '{joint}'; the joints are {', '.join(JOINTS)}.")
 
 
-class HERO_PT_bones(bpy.types.Panel):
+class HERO_PT_bones(Sidebar, bpy.types.Panel):
     bl_label = "Bones"
     bl_order = 2
     bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "HERO"
     bl_parent_id = "HERO_PT_view3d"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 

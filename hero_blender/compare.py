@@ -15,7 +15,7 @@ from mathutils import Matrix, Vector
 
 from hero_core.errors import HeroError
 
-from . import compat, takes
+from . import compat, handlers, takes
 
 MARK = "hero_compare"  # on the collection: name of the character and the distance
 NAME = "HERO Compare"
@@ -160,10 +160,8 @@ _HANDLERS = {"save_pre": _before_save, "save_post": _after_save, "save_post_fail
 
 
 def register() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
 
 
 def unregister() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)

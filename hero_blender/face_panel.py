@@ -17,6 +17,7 @@ from hero_core.output import check_output
 
 from . import bone_map, compat, face, face_rig, operators, properties, torch_folder
 from .preferences import preferences
+from .sidebar import Sidebar
 from .told import JsonFile, Told
 
 if TYPE_CHECKING:
@@ -470,14 +471,10 @@ class HERO_UL_face_map(bpy.types.UIList):
         return [self.bitflag_filter_item if each != self.use_filter_invert else 0 for each in shown], []
 
 
-class _FacePanel:
+class _FacePanel(Sidebar):
     bl_label = "Face"
     bl_order = 2
-    bl_region_type = "UI"
-    bl_category = "HERO"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
-
-    layout: bpy.types.UILayout
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, chosen = self.layout, context.scene.hero_face
@@ -503,13 +500,9 @@ class _FacePanel:
         layout.operator("hero.react_face", text="React with the Face Alone", icon="PLAY")
 
 
-class _StrengthPanel:
+class _StrengthPanel(Sidebar):
     bl_label = "Strength"
-    bl_region_type = "UI"
-    bl_category = "HERO"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
-
-    layout: bpy.types.UILayout
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -532,13 +525,9 @@ class _StrengthPanel:
         inner.prop(chosen, "tolerance")
 
 
-class _MapPanel:
+class _MapPanel(Sidebar):
     bl_label = "Face Map"
-    bl_region_type = "UI"
-    bl_category = "HERO"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
-
-    layout: bpy.types.UILayout
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

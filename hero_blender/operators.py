@@ -11,7 +11,7 @@ from bpy.app.handlers import persistent
 
 from hero_core.errors import Cancelled, HeroError
 
-from . import compat, properties
+from . import compat, handlers, properties
 from .react import Reaction, straight
 
 if TYPE_CHECKING:
@@ -335,11 +335,9 @@ CLASSES = (
 
 
 def register() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
 
 
 def unregister() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)
     close_current()

@@ -8,19 +8,13 @@ from typing import Any, ClassVar
 import bpy
 
 from . import clip_facts, compat, map_state, operators, presets, preview, properties, take_list, takes
+from .sidebar import Sidebar
 
 _translations: Any = bpy.app.translations
 iface, rpt = _translations.pgettext_iface, _translations.pgettext_rpt
 
 
-class _Panel:
-    bl_region_type = "UI"
-    bl_category = "HERO"
-
-    layout: bpy.types.UILayout
-
-
-class _ReactPanel(_Panel):
+class _ReactPanel(Sidebar):
     bl_label = "HERO Reaction"
 
     def draw_header_preset(self, _: bpy.types.Context) -> None:
@@ -125,7 +119,7 @@ def _quiet(layout: bpy.types.UILayout, text: str) -> None:
     row.label(text=text, translate=False)
 
 
-class _TakesPanel(_Panel):
+class _TakesPanel(Sidebar):
     bl_label = "Takes"
 
     @classmethod
@@ -137,7 +131,7 @@ class _TakesPanel(_Panel):
         take_list.draw(self.layout, context)
 
 
-class _PlacePanel(_Panel):
+class _PlacePanel(Sidebar):
     bl_label = "Timing and Place"
     bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
@@ -160,7 +154,7 @@ class _PlacePanel(_Panel):
         layout.prop(chosen, "mirror")
 
 
-class _AdvancedPanel(_Panel):
+class _AdvancedPanel(Sidebar):
     bl_label = "Advanced"
     bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
@@ -180,7 +174,7 @@ class _AdvancedPanel(_Panel):
         column.prop(chosen, "choices", slider=True)
 
 
-class _FitPanel(_Panel):
+class _FitPanel(Sidebar):
     bl_label = "Fit"
     bl_order = 1
     bl_options: ClassVar = {"DEFAULT_CLOSED"}

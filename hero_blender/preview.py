@@ -29,7 +29,7 @@ from hero_core.retarget import BoneMap, Pose, Rig
 from hero_core.retarget.contacts import Contacts, find
 from hero_core.retarget.options import Options
 
-from . import armature, bone_map, properties, react, rigfile, rigify, takes, why
+from . import armature, bone_map, handlers, properties, react, rigfile, rigify, takes, why
 from .react import About
 from .takes import Source
 
@@ -298,12 +298,12 @@ def remove() -> None:
     shown, _State.shown, _State.away = _State.shown, None, False
     if shown is not None and shown.drawn is not None:
         shown.drawn.close()
-    for handlers, ours in (
+    for called, ours in (
         (bpy.app.handlers.frame_change_post, _frame_changed),
         (bpy.app.handlers.depsgraph_update_post, _follow),
     ):
-        if ours in handlers:
-            handlers.remove(ours)
+        if ours in called:
+            called.remove(ours)
     _remove_objects()
     if shown is not None:
         _redraw()
@@ -773,11 +773,9 @@ CLASSES = (HERO_OT_preview, HERO_OT_preview_end, HERO_OT_preview_turn, HERO_OT_k
 
 
 def register() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).append(handler)
+    handlers.add(_HANDLERS)
 
 
 def unregister() -> None:
-    for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+    handlers.remove(_HANDLERS)
     remove()

@@ -23,6 +23,7 @@ from hero_core.motion import Motion
 from hero_core.video import sample_indices
 
 from . import compat, takes
+from .sidebar import Sidebar
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
@@ -351,13 +352,9 @@ class HERO_OT_why_clear(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class _WhyPanel:
+class _WhyPanel(Sidebar):
     bl_label = "Why"
-    bl_region_type = "UI"
-    bl_category = "HERO"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
-
-    layout: bpy.types.UILayout
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
