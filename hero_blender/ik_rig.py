@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rigs whose own IK constraints drive arms or legs: their targets and poles are keyed, and the limb follows.
 
-A limb counts if its last bone before the hand or foot has an IK constraint on the limb whose target is a bone of the
-same armature. The target goes where the chain has to end, with the turn of hand or foot; the pole goes out from the
-bend of the joint, at the angle at which it stands at rest, so that ``pole_angle`` keeps its meaning. What cannot be
-keyed (a target outside the armature, a target that a constraint or driver owns) is said and left alone.
+A limb counts if its last bone before the hand or foot, or hand or foot itself by its head, has an IK constraint on the
+limb whose target is a bone of the same armature. The target goes where the chain has to end, with the turn of hand or
+foot; the pole goes out from the bend of the joint, at the angle at which it stands at rest, so that ``pole_angle`` keeps
+its meaning. What they hang on is held at rest, and so is the length of the limb where the IK may stretch it. What cannot
+be keyed (a target outside the armature, one that a constraint or driver owns, an IK that has only a part of the
+influence) is said and left alone.
 """
 
 from __future__ import annotations
@@ -39,40 +41,44 @@ class Chain:
     target: int
     pole: int | None
     tip: Array  # (3,) where the chain ends at rest, armature space
+    stretches: tuple[str, ...] = ()  # its bones that the IK may make longer
 
 
 def find(obj: bpy.types.Object, rig: Rig, bones: BoneMap) -> tuple[list[Chain], list[str]]:
     """The limbs whose IK can be keyed, and a sentence for each that cannot."""
     chains, told = [], []
     for joints in _LIMBS:
-        root, middle, _ = joints
+        root, middle, end = joints
         if root not in bones.joints or middle not in bones.joints:
             continue
         limb = {*bones.segments.get(root, ()), *bones.segments.get(middle, ())}
-        for row in (bones.segments.get(middle) or (bones.joints[middle],))[::-1]:
+        ends = [bones.joints[end]] if end in bones.joints else []
+        for row in (*ends, *(bones.segments.get(middle) or (bones.joints[middle],))[::-1]):
             constraint = next(
                 (
                     each
                     for each in obj.pose.bones[rig.names[row]].constraints
-                    if each.type == "IK" and not each.mute and each.influence > 0
+                    if each.type == "IK" and each.target is not None and not each.mute and each.influence > 0
                 ),
                 None,
             )
-            if constraint is None:
+            if constraint is None or (row in ends and constraint.use_tail):
                 continue
-            line = rig.line(row)
-            reach = set(line[: constraint.chain_count or None])
-            if not constraint.use_tail:
-                reach.discard(row)
-            if not limb & reach:
+            line = rig.line(row)[0 if constraint.use_tail else 1 :]
+            reach = line[: constraint.chain_count or None]
+            if not limb & {*reach}:
                 continue
             reason = _cannot(obj, rig, constraint)
+            if bones.joints["pelvis"] in reach:
+                reason = f"bends the body up to '{rig.names[reach[-1]]}', too; shorten its chain"
             if reason:
                 told.append(f"the IK of '{rig.names[row]}' {reason}")
                 break
             tip = rig.tails[row] if constraint.use_tail else rig.heads[row]
             pole = rig.index.get(constraint.pole_subtarget) if constraint.pole_target == obj else None
-            chains.append(Chain(joints, row, rig.index[constraint.subtarget], pole, tip))
+            names = [rig.names[each] for each in reach] if constraint.use_stretch else []
+            stretches = tuple(name for name in names if obj.pose.bones[name].ik_stretch > 0)
+            chains.append(Chain(joints, row, rig.index[constraint.subtarget], pole, tip, stretches))
             break
     return chains, told
 
@@ -88,6 +94,8 @@ def _cannot(obj: bpy.types.Object, rig: Rig, constraint: Any) -> str | None:
         constraint.pole_subtarget not in rig.index or rig.owned[rig.index[constraint.pole_subtarget]]
     ):
         return f"has a pole, '{constraint.pole_subtarget}', that a constraint or driver owns"
+    if constraint.influence < 1.0:
+        return f"has {constraint.influence:.0%} of the influence; give it all or none"
     return None
 
 
@@ -97,13 +105,15 @@ def steer(chains: list[Chain], rig: Rig, bones: BoneMap, solved: Pose, keys: Bon
     heads = solved.heads
     if options.in_place or options.root == "object":
         heads = heads - solved.path[:, None]
-    steered, limbs = set(), []
+    steered: set[str] = set()
+    limbs: list[Reach] = []
+    wanted: list[tuple[int, Array, Array, Array | None]] = []  # see ``_key``
     for chain in chains:
         root, end = bones.joints[chain.joints[0]], bones.joints.get(chain.joints[2])
         steered |= {rig.names[row] for joint in chain.joints[:2] for row in bones.segments.get(joint, ())}
         tip = heads[:, chain.owner] + solved.turns[:, chain.owner] @ (chain.tip - rig.heads[chain.owner])
         turn = solved.turns[:, end if end is not None else chain.owner]
-        _key(chain.target, rig, keys, tip, chain.tip, turn, rotations, locations)
+        wanted.append((chain.target, tip, chain.tip, turn))
         middle = rig.heads[bones.joints[chain.joints[1]]]
         carriers = tuple(name for row in rig.line(root)[1:] if (name := rig.names[row]) in keys.rotations)
         lengths = float(np.linalg.norm(middle - rig.heads[root])), float(np.linalg.norm(chain.tip - middle))
@@ -111,10 +121,21 @@ def steer(chains: list[Chain], rig: Rig, bones: BoneMap, solved: Pose, keys: Bon
         if chain.pole is not None:
             hinge = solved.hinges[chain.joints[1]]
             place = _pole(rig, chain, root, heads[:, root], tip, solved.turns[:, root], hinge)
-            _key(chain.pole, rig, keys, place, rig.heads[chain.pole], None, rotations, locations)
-    skipped = tuple(name for name in keys.skipped if name not in steered)
-    still = tuple(name for name in keys.still if name not in rotations and name not in locations)
-    return replace(keys, rotations=rotations, locations=locations, skipped=skipped, still=still, limbs=tuple(limbs))
+            wanted.append((chain.pole, place, rig.heads[chain.pole], None))
+    above: set[int] = set()
+    for row, *how in sorted(wanted, key=lambda each: len(rig.line(each[0]))):  # a pole may hang on a target
+        _key(row, rig, *how, rotations, locations)
+        above.update(rig.line(row)[1:])
+    held = [*keys.still, *(rig.names[row] for row in sorted(above) if not rig.owned[row])]
+    return replace(
+        keys,
+        rotations=rotations,
+        locations=locations,
+        skipped=tuple(name for name in keys.skipped if name not in steered),
+        still=tuple(name for name in dict.fromkeys(held) if name not in rotations and name not in locations),
+        settings=keys.settings | {(name, "ik_stretch"): 0.0 for chain in chains for name in chain.stretches},
+        limbs=tuple(limbs),
+    )
 
 
 def _pole(rig: Rig, chain: Chain, root: int, start: Array, tip: Array, turn: Array, hinge: Array) -> Array:
@@ -139,7 +160,6 @@ def _pole(rig: Rig, chain: Chain, root: int, start: Array, tip: Array, turn: Arr
 def _key(
     row: int,
     rig: Rig,
-    keys: BoneKeys,
     place: Array,
     rest_place: Array,
     turn: Array | None,
@@ -151,7 +171,7 @@ def _key(
     ``place``: (N, 3) where the point is to be that is at ``rest_place`` at rest.
     """
     name = rig.names[row]
-    above, head = _carried(rig, keys, row, len(place))
+    above, head = _carried(rig, rotations, locations, row, len(place))
     moved = turn if turn is not None else above
     wanted = place + np.einsum("nij,j->ni", moved, rig.heads[row] - rest_place)
     # Location channels act before the bone's own turn, in the frame of what carries it.
@@ -163,7 +183,9 @@ def _key(
         rotations[name] = continuous(to_quaternion(own.T @ follow @ own))
 
 
-def _carried(rig: Rig, keys: BoneKeys, row: int, count: int) -> tuple[Array, Array]:
+def _carried(
+    rig: Rig, rotations: dict[str, Array], locations: dict[str, Array], row: int, count: int
+) -> tuple[Array, Array]:
     """(N, 3, 3) turn and (N, 3) place of a bone's rest head as the keyed bones above it carry it."""
     turn, head = np.broadcast_to(np.eye(3), (count, 3, 3)), np.broadcast_to(rig.heads[row], (count, 3))
     line = rig.line(row)[1:][::-1]
@@ -174,14 +196,14 @@ def _carried(rig: Rig, keys: BoneKeys, row: int, count: int) -> tuple[Array, Arr
         name = rig.names[up]
         if number:
             at = at + turn @ (rig.heads[up] - rig.heads[line[number - 1]])
-        if name in keys.locations:
+        if name in locations:
             parent = int(rig.parents[up])
             above = rig.rotations[parent] if parent >= 0 else np.eye(3)
             axes = rig.rotations[up] if rig.use_local_location[up] else above
-            at = at + np.einsum("nij,nj->ni", turn @ axes, keys.locations[name])
+            at = at + np.einsum("nij,nj->ni", turn @ axes, locations[name])
         if not rig.inherit_rotation[up]:
             turn = np.broadcast_to(np.eye(3), (count, 3, 3))
-        if name in keys.rotations:
+        if name in rotations:
             own = rig.rotations[up]
-            turn = turn @ own @ to_matrix(keys.rotations[name]) @ own.T
+            turn = turn @ own @ to_matrix(rotations[name]) @ own.T
     return turn, at + turn @ (rig.heads[row] - rig.heads[line[-1]])

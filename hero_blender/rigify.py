@@ -204,6 +204,7 @@ class _Controls:
         for side in _SIDES:
             settings |= self.limbs(side)
         still = [self.rig.names[row] for name in self.locations for row in self.rig.line(self.rig.index[name])[1:]]
+        still += [name for name in (body.get("root", ""),) if name in self.rig.index]  # constraints tie controls to it
         stale = [name for name in self.rig.names if name.startswith(("spine_fk", "foot_spin_ik", "foot_heel_ik"))]
         travel = None
         if self.options.root == "root" and not self.options.in_place:

@@ -169,3 +169,66 @@ def test_few_keys_on_targets(blend: Any) -> None:
     report, degrees = worst(obj, replace(RAW, reduce=True))
     assert report["keys"]["written"] < report["keys"]["poses"]
     assert degrees < 6.0  # an elbow that is nearly straight moves far when the hand moves little
+
+
+def above_targets(obj: Any, what: dict[str, str]) -> Any:
+    """The character with other parents for its targets and poles."""
+    bpy.context.view_layer.objects.active = obj
+    bpy.ops.object.mode_set(mode="EDIT")
+    bones = obj.data.edit_bones
+    for child, parent in what.items():
+        if parent not in bones:
+            control = bones.new(parent)
+            control.head, control.tail = bones[child].head + bones[child].y_axis * 0.1, bones[child].head
+            control.parent = bones[child].parent
+        bones[child].parent = bones[parent]
+    bpy.ops.object.mode_set(mode="OBJECT")
+    return obj
+
+
+def test_poles_below_targets_and_targets_below_the_chest(blend: Any) -> None:
+    parents = {"IK_LeftHand": "mixamorig:Spine2", "Pole_LeftUpLeg": "IK_LeftFoot", "Pole_RightArm": "mixamorig:Hips"}
+    assert worst(above_targets(with_ik(), parents), RAW)[1] < 1.5
+
+
+def test_a_posed_control_above_a_target_is_held_at_rest(blend: Any) -> None:
+    obj = above_targets(with_ik(under_root=True), {"IK_LeftFoot": "Foot control", "IK_RightHand": "Hand control"})
+    obj.pose.bones["Foot control"].location = (0.2, 0, 0)
+    obj.pose.bones["Hand control"].rotation_quaternion = (0.8, 0.6, 0, 0)
+    bpy.context.view_layer.update()
+    assert worst(obj, RAW)[1] < 1.5
+
+
+def test_an_ik_that_may_stretch_is_kept_from_it(blend: Any) -> None:
+    obj = with_ik()
+    for bone in obj.pose.bones:
+        bone.ik_stretch = 0.1
+    report, degrees = worst(obj, RAW)
+    assert degrees < 1.5
+    paths = {curve.data_path for curve in compat.fcurves_of(bpy.data.actions[report["action"]], obj)}
+    assert 'pose.bones["mixamorig:LeftLeg"].ik_stretch' in paths
+
+
+def test_half_an_ik_and_one_that_bends_the_body_are_said(blend: Any) -> None:
+    obj = with_ik()
+    obj.pose.bones["mixamorig:LeftLeg"].constraints["IK"].influence = 0.5
+    obj.pose.bones["mixamorig:RightLeg"].constraints["IK"].chain_count = 0
+    report = rigfile.retarget_motion(obj, Motion(walk(6)[None], None, np.array([6])), options=RAW)
+    assert any("LeftLeg" in each and "50% of the influence" in each for each in report["left_alone"])
+    assert any("RightLeg" in each and "up to 'mixamorig:Hips'" in each for each in report["left_alone"])
+
+
+def test_an_ik_on_the_foot_itself_and_one_that_reaches_for_nothing(blend: Any) -> None:
+    obj = with_ik(poles=False, copies=False)
+    for side in ("Left", "Right"):
+        obj.pose.bones[f"mixamorig:{side}Leg"].constraints["IK"].target = None
+        ik = obj.pose.bones[f"mixamorig:{side}Foot"].constraints.new("IK")
+        ik.target, ik.subtarget, ik.chain_count, ik.use_tail = obj, f"IK_{side}Foot", 2, False
+    report = rigfile.retarget_motion(obj, Motion(walk(6)[None], None, np.array([6])), options=RAW)
+    keyed = {curve.data_path.split('"')[1] for curve in compat.fcurves_of(bpy.data.actions[report["action"]], obj)}
+    assert {"IK_LeftFoot", "IK_RightFoot"} <= keyed
+    assert not report["left_alone"]
+    joints = heads(obj, report, range(6))
+    knees = np.linalg.norm(joints["left_ankle"] - joints["left_hip"], axis=-1)
+    wanted = np.linalg.norm((walk(6)[:, J["left_ankle"]] - walk(6)[:, J["left_hip"]]) * report["scale"], axis=-1)
+    assert np.abs(knees - wanted).max() < 0.03

@@ -143,6 +143,7 @@ def test_limbs_keep_their_length(human: Any) -> None:
 
 def test_controls_left_posed_do_not_shift_the_result(human: Any) -> None:
     human.pose.bones["root"].location = (1, 1, 1)
+    human.pose.bones["root"].rotation_quaternion = (0.8, 0, 0.6, 0)
     human.pose.bones["spine_fk.002"].rotation_quaternion = (0.8, 0.6, 0, 0)
     human.pose.bones["foot_heel_ik.L"].rotation_euler = (0.5, 0, 0)
     human.pose.bones["thigh_parent.L"]["IK_FK"] = 1.0
