@@ -3,10 +3,10 @@
 
 A limb counts if its last bone before the hand or foot, or hand or foot itself by its head, has an IK constraint on the
 limb whose target is a bone of the same armature. The target goes where the chain has to end, with the turn of hand or
-foot; the pole goes out from the bend of the joint, at the angle at which it stands at rest, so that ``pole_angle`` keeps
-its meaning. What they hang on is held at rest, and so is the length of the limb where the IK may stretch it. What cannot
-be keyed (a target outside the armature, one that a constraint or driver owns, an IK that has only a part of the
-influence) is said and left alone.
+foot; the pole goes out from the bend of the joint, at the angle at which it stands at rest, so that ``pole_angle``
+keeps its meaning. What they hang on is held at rest, and so is the length of a limb that the IK may stretch. What
+cannot be keyed (a target outside the armature, one that a constraint or driver owns, an IK that has only a part of the
+influence or bends the body, too) is said and left alone.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def steer(chains: list[Chain], rig: Rig, bones: BoneMap, solved: Pose, keys: Bon
             place = _pole(rig, chain, root, heads[:, root], tip, solved.turns[:, root], hinge)
             wanted.append((chain.pole, place, rig.heads[chain.pole], None))
     above: set[int] = set()
-    for row, *how in sorted(wanted, key=lambda each: len(rig.line(each[0]))):  # a pole may hang on a target
-        _key(row, rig, *how, rotations, locations)
+    for row, place, rest_place, own in sorted(wanted, key=lambda each: len(rig.line(each[0]))):
+        _key(row, rig, place, rest_place, own, rotations, locations)  # from the root down: a pole may hang on a target
         above.update(rig.line(row)[1:])
     held = [*keys.still, *(rig.names[row] for row in sorted(above) if not rig.owned[row])]
     return replace(
