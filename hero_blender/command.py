@@ -28,6 +28,7 @@ from hero_core.video import read_video
 from . import bake, bake_preview, bone_map, compat, export, face_command, react, rigfile
 from .place import Choice
 from .report import measured
+from .told import left_alone
 
 
 def parser(standalone: bool) -> argparse.ArgumentParser:
@@ -246,6 +247,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _save(out, report_file, report)
     names = ", ".join(take["action"] for take in report["takes"])
     print(f"{out}: '{report['armature']}' from frame {report['first_frame']} on: {names}")
+    alone = left_alone(report)
+    if alone:
+        print(alone)
     return report
 
 

@@ -42,6 +42,7 @@ class Chain:
     pole: int | None
     tip: Array  # (3,) where the chain ends at rest, armature space
     stretches: tuple[str, ...] = ()  # its bones that the IK may make longer
+    follows: bool = False  # hand or foot turn with the target
 
 
 def find(obj: bpy.types.Object, rig: Rig, bones: BoneMap) -> tuple[list[Chain], list[str]]:
@@ -78,9 +79,22 @@ def find(obj: bpy.types.Object, rig: Rig, bones: BoneMap) -> tuple[list[Chain], 
             pole = rig.index.get(constraint.pole_subtarget) if constraint.pole_target == obj else None
             names = [rig.names[each] for each in reach] if constraint.use_stretch else []
             stretches = tuple(name for name in names if obj.pose.bones[name].ik_stretch > 0)
-            chains.append(Chain(joints, row, rig.index[constraint.subtarget], pole, tip, stretches))
+            follows = bool(ends) and _follows(obj, rig.names[ends[0]], constraint.subtarget)
+            chains.append(Chain(joints, row, rig.index[constraint.subtarget], pole, tip, stretches, follows))
             break
     return chains, told
+
+
+def _follows(obj: bpy.types.Object, name: str, target: str) -> bool:
+    """Whether a bone copies the turn of the target of its limb's IK."""
+    return any(
+        each.type in {"COPY_ROTATION", "COPY_TRANSFORMS"}
+        and each.target == obj
+        and each.subtarget == target
+        and not each.mute
+        and each.influence == 1.0
+        for each in obj.pose.bones[name].constraints
+    )
 
 
 def _cannot(obj: bpy.types.Object, rig: Rig, constraint: Any) -> str | None:
@@ -111,6 +125,8 @@ def steer(chains: list[Chain], rig: Rig, bones: BoneMap, solved: Pose, keys: Bon
     for chain in chains:
         root, end = bones.joints[chain.joints[0]], bones.joints.get(chain.joints[2])
         steered |= {rig.names[row] for joint in chain.joints[:2] for row in bones.segments.get(joint, ())}
+        if chain.follows:
+            steered.add(rig.names[bones.joints[chain.joints[2]]])
         tip = heads[:, chain.owner] + solved.turns[:, chain.owner] @ (chain.tip - rig.heads[chain.owner])
         turn = solved.turns[:, end if end is not None else chain.owner]
         wanted.append((chain.target, tip, chain.tip, turn))

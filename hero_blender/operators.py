@@ -11,7 +11,7 @@ from bpy.app.handlers import persistent
 
 from hero_core.errors import Cancelled, HeroError
 
-from . import compat, handlers, properties
+from . import compat, handlers, properties, told
 from .react import Reaction, straight
 
 if TYPE_CHECKING:
@@ -109,6 +109,9 @@ class JobOperator:
         if not names:
             self.report({"INFO"}, f"'{report['armature']}' shows a preview; press Key It where you like what you see")
             return {"FINISHED"}
+        alone = told.left_alone(report)
+        if alone:
+            self.report({"WARNING"}, alone)
         self.report({"INFO"}, f"'{report['armature']}' reacts from frame {report['first_frame']} on: {names}")
         return {"FINISHED"}
 

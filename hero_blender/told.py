@@ -3,7 +3,7 @@
 
 # No "from __future__ import annotations" here: Blender reads the properties from the annotations.
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 
@@ -11,6 +11,16 @@ from hero_core.errors import HeroError
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
+
+
+def left_alone(report: dict[str, Any]) -> str | None:
+    """One sentence on what of a rig was not moved, and why; None where all was. For reports of ``react``."""
+    reasons = list(report.get("left_alone", ()))
+    if report.get("skipped"):
+        names = [f"'{name}'" for name in report["skipped"]]
+        names = [*names[:4], f"{len(names) - 4} more"] if len(names) > 5 else names
+        reasons.insert(0, f"constraints or drivers own {', '.join(names)}")
+    return f"Left alone in '{report['armature']}': {'; '.join(reasons)}." if reasons else None
 
 
 class Told:

@@ -171,6 +171,24 @@ def test_retarget_a_motion_and_bare_joints(rig_file: Path, out: Path, tmp_path: 
     assert action.frame_range[1] == np.ceil(1 + 39 * 24 / 20)
 
 
+def test_what_is_left_alone_is_said(
+    rig_file: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(rig_file))
+    rig = bpy.data.objects["knight"]
+    owner = rig.pose.bones["mixamorig:Head"].constraints.new("COPY_ROTATION")
+    owner.target, owner.subtarget = rig, "mixamorig:Hips"
+    ik = rig.pose.bones["mixamorig:LeftLeg"].constraints.new("IK")
+    ik.target, ik.chain_count = bpy.data.objects.new("Empty", None), 2
+    bpy.context.scene.collection.objects.link(ik.target)
+    bpy.ops.wm.save_mainfile()
+    np.save(tmp_path / "sway.npy", walking())
+    assert run("retarget", "--motion", tmp_path / "sway.npy", "--rig", rig_file, "--out", out) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Left alone in 'knight'"))
+    assert "constraints or drivers own" in line and "'mixamorig:Head'" in line
+    assert "the IK of 'mixamorig:LeftLeg' has its target outside the armature" in line
+
+
 def test_existing_output_is_replaced_or_kept_whole(rig_file: Path, out: Path, tmp_path: Path) -> None:
     out.write_bytes(b"former")
     np.save(tmp_path / "bad.npy", np.full((10, 22, 3), np.nan))

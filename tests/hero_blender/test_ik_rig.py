@@ -107,6 +107,7 @@ def heads(obj: Any, report: dict[str, Any], poses: range) -> dict[str, Array]:
 def worst(obj: Any, options: Options) -> tuple[dict[str, Any], float]:
     """The report and most degrees by which a limb's direction is off."""
     joints, poses = walk(24), range(0, 24, 3)
+    bpy.context.scene.render.fps = 20  # a pose on each frame
     report = rigfile.retarget_motion(obj, Motion(joints[None], None, np.array([24])), options=options)
     at = heads(obj, report, poses)
     off = []
@@ -128,7 +129,7 @@ def test_targets_and_poles_are_keyed_and_the_limbs_follow(blend: Any, turned: fl
     assert {"IK_LeftFoot", "IK_RightHand", "Pole_LeftUpLeg", "Pole_RightArm"} <= keyed
     assert "mixamorig:LeftLeg" not in keyed
     assert not report["left_alone"]
-    assert not {"mixamorig:LeftLeg", "mixamorig:RightArm"} & set(report["skipped"])
+    assert not report["skipped"]  # feet and hands, too, turn with their targets
 
 
 @pytest.mark.parametrize("root", ["root", "object", "in place"])
@@ -224,6 +225,7 @@ def test_an_ik_on_the_foot_itself_and_one_that_reaches_for_nothing(blend: Any) -
         obj.pose.bones[f"mixamorig:{side}Leg"].constraints["IK"].target = None
         ik = obj.pose.bones[f"mixamorig:{side}Foot"].constraints.new("IK")
         ik.target, ik.subtarget, ik.chain_count, ik.use_tail = obj, f"IK_{side}Foot", 2, False
+    bpy.context.scene.render.fps = 20
     report = rigfile.retarget_motion(obj, Motion(walk(6)[None], None, np.array([6])), options=RAW)
     keyed = {curve.data_path.split('"')[1] for curve in compat.fcurves_of(bpy.data.actions[report["action"]], obj)}
     assert {"IK_LeftFoot", "IK_RightFoot"} <= keyed

@@ -399,6 +399,13 @@ def test_modal_ends_in_every_way(addon: Any, movie: Path, tmp_path: Path) -> Non
     assert len(bpy.data.actions) == 1
     assert len(bpy.data.scenes) == 1
 
+    owner = rig.pose.bones["mixamorig:Head"].constraints.new("COPY_ROTATION")
+    owner.target, owner.subtarget = rig, "mixamorig:Hips"
+    partly = start(model)
+    assert partly.run() == {"FINISHED"}
+    said = ("WARNING", "Left alone in 'character': constraints or drivers own 'mixamorig:Head'.")
+    assert partly.told[0] == said
+
 
 def test_one_undo_step(addon: Any, movie: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="this Python has no torch; the reaction needs it")
