@@ -155,7 +155,7 @@ def _object_channels(obj: bpy.types.Object, frame: float | None) -> dict[str, tu
 
 
 def curves_of(obj: bpy.types.Object, rig: Rig, keys: BoneKeys, frames: Array, options: Options) -> dict[str, Curves]:
-    """What is to be written for each bone, in the rotation mode that it has: few keys, or one for each pose."""
+    """What is to be written for each bone, in the rotation mode that it has: few keys, or one for each of its poses."""
     modes = {name: obj.pose.bones[name].rotation_mode for name in (*keys.rotations, *keys.locations)}
     if options.reduce:
         return few_keys(keys, rig, modes, frames, options)

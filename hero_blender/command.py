@@ -143,7 +143,7 @@ def _add_fit(command: argparse.ArgumentParser) -> None:
         "--controls", choices=["auto", "ik", "fk"], default=usual.controls,
         help="which controls of a control rig are switched on; both are keyed",
     )  # fmt: skip
-    group.add_argument("--every-frame", action="store_true", help="a key for each pose instead of few with handles")
+    group.add_argument("--every-frame", action="store_true", help="a key on each frame instead of few with handles")
     group.add_argument("--degrees", type=float, default=usual.degrees, help="how far a bone may be off for few keys")
     group.add_argument(
         "--millimetres", type=float, default=usual.millimetres, help="how far hands, feet and head may be off for them"

@@ -271,7 +271,7 @@ class HeroProperties(bpy.types.PropertyGroup):
     )
     reduce: bpy.props.BoolProperty(  # type: ignore[valid-type]
         name="Few Keys",
-        description="Only the keys that are needed, on whole frames, with fitted handles; otherwise one for each pose",
+        description="Only the keys that are needed, on whole frames, with fitted handles; otherwise one on each frame",
         default=_FIT.reduce,
     )
     angle: bpy.props.FloatProperty(  # type: ignore[valid-type]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers of a retarget, measured on the rig as Blender evaluates it, with all its constraints, pose by pose."""
+"""Numbers of a retarget, measured on the rig as Blender evaluates it, with all its constraints, frame by frame."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from hero_core.motion import Motion
 from hero_core.retarget import Rig
+from hero_core.retarget.contacts import find
+from hero_core.retarget.frames import between, runs_on, whole_frames
 from hero_core.retarget.measure import cost, measure
 from hero_core.retarget.options import Options
 
@@ -30,29 +32,35 @@ def measured(
 ) -> dict[str, Any]:
     """What the rig shows of a take whose Action is the active one; ``report`` is that of ``retarget_motion``.
 
+    It is looked at where it is seen, on the whole frames of the scene; so is the motion, between its poses on cubics.
     The scene comes back to the frame at which it was. With few keys the motion is put on once more with all keys, for
     what the reduction costs; that Action is removed again.
     """
     former, at = compat.assigned_action(obj), scene.frame_current_final
     joints = motion.take(take)
-    channels = rigfile.contacts_of(motion, take)
+    contacts = report["contacts"] or find(joints, rigfile.contacts_of(motion, take)).named()
+    poses = report["first_frame"] + report["frames_per_pose"] * np.arange(len(joints))
+    frames = whole_frames(poses, False)
+    joints, contacts = between(poses, joints.astype(np.float64), frames), runs_on(contacts, poses, frames)
     rig = armature.read_rig(obj, report["first_frame"])
     bones = {joint: bone for joint, bone in report["map"].items() if bone}
     rest = {joint: (rig.to_world @ np.append(rig.heads[rig.index[bone]], 1.0))[:3] for joint, bone in bones.items()}
     floor = float(rig.to_world[1, 3])
     rest = {joint: point - [0.0, floor, 0.0] for joint, point in rest.items()}
     try:
-        shown, world, local = _played(obj, scene, bones, report, len(joints))
+        shown, world, local = _played(obj, scene, bones, frames)
         for points in shown.values():
             points[:, 1] -= floor
         standing = {**shown, **_heels(rig, rest, shown, world, list(dict.fromkeys(bones.values())), bones)}
-        contacts = report["contacts"]
-        numbers = measure(joints, standing, world, rest, report["scale"], channels, options.in_place, contacts)
-        share = report["keys"]["written"] / max(report["keys"]["poses"], 1)
-        # A bake has a key on each frame of the scene; ours without reduction has one for each pose.
-        numbers["keys"] = {**report["keys"], "share": share, "share_of_frames": share / report["frames_per_pose"]}
+        rate = motion.fps / report["frames_per_pose"]  # frames for each second of the motion
+        numbers = measure(joints, standing, world, rest, report["scale"], contacts, options.in_place, rate)
+        share = report["keys"]["written"] / max(report["keys"]["every_frame"], 1)
+        numbers["keys"] = {**report["keys"], "share": share}
         if options.reduce:
-            numbers["keys"]["cost"] = _cost(obj, motion, take, report, scene, options, bones, shown, local, floor)
+            every, every_local = _with_all_keys(obj, motion, take, report, scene, options, bones, frames)
+            for points in every.values():
+                points[:, 1] -= floor
+            numbers["keys"]["cost"] = cost(shown, every, local, every_local, report["size"])
     finally:
         compat.assign_action(obj, *former)
         scene.frame_set(int(at // 1), subframe=at % 1)
@@ -79,7 +87,7 @@ def _heels(
     return heels
 
 
-def _cost(
+def _with_all_keys(
     obj: bpy.types.Object,
     motion: Motion,
     take: int,
@@ -87,34 +95,30 @@ def _cost(
     scene: bpy.types.Scene,
     options: Options,
     bones: dict[str, str],
-    shown: dict[str, Array],
-    local: Array,
-    floor: float,
-) -> dict[str, float]:
+    frames: Array,
+) -> tuple[dict[str, Array], Array]:
+    """Where the rig is, and its turns, with a key on every frame; as ``_played``."""
     dense = rigfile.retarget_motion(
         obj, motion, take, first_frame=report["first_frame"], name="HERO all keys", scene=scene,
         options=replace(options, reduce=False),
     )  # fmt: skip
     try:
-        every, _, every_local = _played(obj, scene, bones, dense, len(motion.take(take)))
+        every, _, local = _played(obj, scene, bones, frames)
     finally:
         bpy.data.actions.remove(bpy.data.actions[dense["action"]])
-    for points in every.values():
-        points[:, 1] -= floor
-    return cost(shown, every, local, every_local, report["scale"])
+    return every, local
 
 
 def _played(
-    obj: bpy.types.Object, scene: bpy.types.Scene, bones: dict[str, str], report: dict[str, Any], poses: int
+    obj: bpy.types.Object, scene: bpy.types.Scene, bones: dict[str, str], frames: Array
 ) -> tuple[dict[str, Array], Array, Array]:
-    """Joint -> (N, 3) heads in the scene, Y up, (N, B, 3, 3) orientations there, and those against the parent."""
+    """Joint -> (F, 3) heads in the scene, Y up, (F, B, 3, 3) orientations there, and those against the parent."""
     names = list(dict.fromkeys(bones.values()))
-    matrices = np.empty((poses, len(names), 4, 4))
-    parents = np.empty((poses, len(names), 4, 4))
-    world = np.empty((poses, 4, 4))
-    for pose in range(poses):
-        frame = report["first_frame"] + pose * report["frames_per_pose"]
-        scene.frame_set(int(frame // 1), subframe=frame % 1)
+    matrices = np.empty((len(frames), len(names), 4, 4))
+    parents = np.empty((len(frames), len(names), 4, 4))
+    world = np.empty((len(frames), 4, 4))
+    for pose, frame in enumerate(frames):
+        scene.frame_set(int(frame))
         shown = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
         world[pose] = armature.Y_UP @ np.array(shown.matrix_world)
         for number, name in enumerate(names):

@@ -19,8 +19,10 @@ from hero_core.motion import Motion
 from hero_core.place import Place
 from hero_core.place import put as place_on
 from hero_core.retarget import BoneKeys
+from hero_core.retarget.frames import on_frames, whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
+from hero_core.retarget.rig import size_of
 from hero_core.retarget.solve import to_keys
 from hero_core.retarget.vrm import read_vrm
 
@@ -118,8 +120,9 @@ def retarget_motion(
     """Put one take on an armature as a new Action, assigned and bound; returns the report.
 
     The poses of the 20 fps motion stand at first_frame + i * frames_per_pose, by the rate of ``scene`` (the open one
-    where it is not given). ``place`` turns, moves and slows the motion; ``stood`` (4, 4) is the ``Rig.to_world`` for
-    which it is done, where that is not where the armature stands now. Raises HeroError with nothing written.
+    where it is not given); keys stand on the whole frames between the first and the last. ``place`` turns, moves and
+    slows the motion; ``stood`` (4, 4) is the ``Rig.to_world`` for which it is done, where that is not where the
+    armature stands now. Raises HeroError with nothing written.
     """
     fitting = Fitting(obj, motion, take, first_frame, scene, options, place, stood)
     fitting.work()
@@ -174,7 +177,10 @@ class Fitting:
             if self._chains:
                 self._keys = ik_rig.steer(self._chains, self.rig, self.bones, posed, self._keys, self.options)
         solved = time.perf_counter()
-        self._frames = self.first_frame + self.frames_per_pose * np.arange(self._keys.poses)
+        self._stands = self._keys.contacts
+        poses = self.first_frame + self.frames_per_pose * np.arange(self._keys.poses)
+        self._frames, self._whole = whole_frames(poses, self.options.reduce), len(whole_frames(poses, False))
+        self._keys = on_frames(self._keys, poses, self._frames)
         modes = {name: self._modes[name] for name in (*self._keys.rotations, *self._keys.locations)}
         if self.options.reduce:
             self._curves = few_keys(self._keys, self.rig, modes, self._frames, self.options)
@@ -197,15 +203,16 @@ class Fitting:
             "first_frame": self.first_frame,
             "frames_per_pose": self.frames_per_pose,
             "scale": keys.scale,
+            "size": size_of(self.rig, keys),
             "map": keys.joints,
             "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
             "measures": keys.measures,
-            "contacts": keys.contacts,
+            "contacts": self._stands,
             "skipped": list(keys.skipped),
             "left_alone": self._left_alone,
             "keys": {
-                "poses": sum(
-                    keys.poses * each.shape[1] for curve in curves.values() for each in curve.channels.values()
+                "every_frame": sum(
+                    self._whole * each.shape[1] for curve in curves.values() for each in curve.channels.values()
                 ),
                 "written": sum(each.size for curve in curves.values() for each in curve.channels.values()),
             },

@@ -84,20 +84,19 @@ def _parameter(share: Array, cubic: tuple[Array, Array, Array], t: Array | None)
 
 
 class Layout:
-    """Where keys stand, for R curves of G places for keys.
+    """Where keys stand, for R curves of N poses each.
 
     All M keys of all curves are counted through, curve by curve; the S segments between them, and the F = R N poses on
     these, are ordered as the module says.
     """
 
-    def __init__(self, mask: Array, places: Array, frames: Array) -> None:
-        """``mask`` (R, G): True at the first and the last at least; ``places`` (G,), ``frames`` (N,): ascending."""
+    def __init__(self, mask: Array, frames: Array) -> None:
+        """``mask`` (R, N): True where there is a key, at the first and the last at least; ``frames`` (N,) ascending."""
         self.curve, self.place = np.nonzero(mask)  # (M,) each
         opens = np.flatnonzero(self.curve[1:] == self.curve[:-1])  # keys that begin a segment
-        begin = np.searchsorted(frames, places - 1e-9)  # the first pose that is not before a place
-        begin[0], begin[-1] = 0, len(frames)
-        start, keyed = begin[self.place], places[self.place]
-        counts = start[opens + 1] - start[opens]
+        start, keyed = self.place, frames[self.place]
+        # A segment has the pose of the key before it; the last also that of the key behind.
+        counts = start[opens + 1] - start[opens] + (start[opens + 1] == len(frames) - 1)
         order = np.argsort(-counts, kind="stable")
         self.here = opens[order]  # (S,) key at which each segment begins
         self.after = self.here + 1

@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..motion import FPS
 from .options import Options
-from .rig import BoneKeys, Reach, Rig
+from .rig import BoneKeys, Reach, Rig, size_of
 from .rotations import EULER_ORDERS, to_matrix, unit
 
 Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
 _STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
-_SLIDE = 0.009  # m/s at which feet that stand may slide in the mean
+_SLIDE = 0.0097  # m/s at which feet that stand may slide in the mean
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight
 _POLE = 0.6  # a pole target aims the plane of its limb: it is about as far from that as the end of the limb
@@ -82,7 +81,7 @@ class Carried:
         """
         self.names, self.modes, self.values, self.count = names, modes, values, keys.poses
         self.placed = [track for track, name in enumerate(names) if name in keys.locations]
-        self.angle = float(np.radians(options.degrees))
+        self._rate, self.angle = keys.rate, float(np.radians(options.degrees))
         nothing = np.zeros(self.count)
         self.angles = self.angle - np.array([(spent or {}).get(name, nothing) for name in names])  # (T, N)
         turned = np.zeros((len(names), self.count, 4))
@@ -128,7 +127,7 @@ class Carried:
     def _watch(self, keys: BoneKeys, rig: Rig, options: Options, for_feet: float, first: bool) -> None:
         """What is watched, and what pulls at it."""
         world = rig.to_world[:3, :3]
-        tolerance = options.millimetres * 1e-3 * keys.scale  # scene units
+        tolerance = options.millimetres * 1e-3 * size_of(rig, keys)  # scene units
         hips = [rig.index[bone] for side in ("left", "right") if (bone := keys.joints.get(f"{side}_hip")) in self._rows]
         self._stands: list[tuple[int, Array, Array]] = []  # end, (N,) metres of its tolerance, poses that are followed
         begins: list[int] = []
@@ -136,7 +135,7 @@ class Carried:
         into: list[Array] = []  # of each end, (N, 3, 3): armature space to tolerances
         for carrier, row, share, place, standing in self._points(keys, rig):
             end = self.heads[carrier] + self._turns[carrier] @ (place - rig.heads[self._rows[carrier]])
-            speed = np.linalg.norm(np.gradient(end @ world.T, axis=0), axis=-1) * FPS / keys.scale
+            speed = np.linalg.norm(np.gradient(end @ world.T, axis=0), axis=-1) * keys.rate / keys.scale
             rests = (np.clip(speed, _STILL[0], _MOVING[0]) - _STILL[0]) / (_MOVING[0] - _STILL[0])
             allowed = tolerance * share * (_STILL[1] + (_MOVING[1] - _STILL[1]) * rests)
             if for_feet < 1.0 and any(hip in rig.line(row) for hip in hips):
@@ -296,7 +295,7 @@ class Carried:
         speeds = []
         for end, metres, poses in self._stands:
             way = moved[::2, end] * metres  # over the floor
-            speeds.append(np.hypot(*(way[:, poses + 1] - way[:, poses])) * FPS)
+            speeds.append(np.hypot(*(way[:, poses + 1] - way[:, poses])) * self._rate)
         mean = float(np.concatenate(speeds).mean()) if speeds else 0.0
         if mean <= _SLIDE:
             return False

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..motion import FPS, JOINTS
-from .contacts import find
 from .rotations import unit
 
 Array = npt.NDArray[Any]
@@ -25,6 +24,7 @@ _LIMBS = tuple(
     for side in _SIDES
     for a, b, c in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))
 )
+_STRAIGHT = 0.998  # of its length: from there on a limb is at its end
 _BENT = 20.0  # degrees from which a knee or elbow shows the plane in which it bends
 
 
@@ -34,21 +34,21 @@ def measure(
     turns: Array,
     rest: dict[str, Array],
     scale: float,
-    channels: Array | None = None,
+    contacts: dict[str, list[tuple[int, int]]],
     in_place: bool = False,
-    contacts: dict[str, list[tuple[int, int]]] | None = None,
+    rate: float = FPS,
 ) -> dict[str, Any]:
     """Numbers of one take on one rig.
 
-    joints     (N, 22, 3) the motion in metres, Y up, 20 poses a second
+    joints     (N, 22, 3) the motion in metres, Y up
     shown      joint -> (N, 3) where the rig has it at these poses, scene units, Y up; only joints that it has; also
                "left_heel", "right_heel", the points of the soles below the ankles
     turns      (N, B, 3, 3) orientations of the mapped bones in the scene
     rest       joint -> (3,) where the rig has it at rest on its floor
     scale      scene units for a metre of the motion
-    channels   (N, 4) contacts of the model or None
-    contacts   when heels and balls of the feet stand, as ``BoneKeys`` has them; None: they are looked for in the joints
+    contacts   when heels and balls of the feet stand, as ``BoneKeys`` has them
     in_place   the way through the scene was left out on purpose: the path of the hips is not measured
+    rate       poses for each second of the motion
 
     Angles are in degrees, lengths in the motion's metres (or millimetres, centimetres, % of the height where it says
     so), whatever the size of the rig; height is twice the length of the legs.
@@ -74,9 +74,13 @@ def measure(
         off = (seen[c] - seen[a]) * (theirs / own) - (source[c] - source[a])
         ends.append(np.linalg.norm(off, axis=-1) / height * 100)
         inverted += _inverted(seen, source, (a, b, c))
-    places = [np.linalg.norm(off, axis=-1) / height * 100 for off in _places(seen, source)]
     result["ends_of_limbs_percent_of_height"] = _spread(np.stack(ends)) if ends else None
-    result["hands_and_feet_percent_of_height"] = _spread(np.stack(places)) if places else None
+    places, within = _places(seen, source)
+    places = places / height * 100
+    result["hands_and_feet_percent_of_height"] = _spread(places) if len(places) else None
+    # A limb that is stretched out and does not get there is too short: no fit could do better.
+    result["hands_and_feet_within_reach_percent_of_height"] = _spread(places[within]) if within.any() else None
+    result["hands_and_feet_out_of_reach_percent_of_poses"] = float(100 * (1 - within.mean())) if len(places) else None
     result["inverted_knees_and_elbows"] = inverted
 
     if "pelvis" in seen and not in_place:
@@ -85,16 +89,15 @@ def measure(
         result["hips_path_percent_of_height"] = float(np.linalg.norm(along, axis=-1).max() / height * 100)
         result["hips_height_percent_of_height"] = float(np.abs(off[:, 1]).max() / height * 100)
 
-    contacts = contacts if contacts is not None else find(joints, channels).named()
     result["skating_cm_per_second"] = {
-        "before": _skating(source, contacts),
-        "after": _skating(seen, contacts),
+        "before": _skating(source, contacts, rate),
+        "after": _skating(seen, contacts, rate),
     }
     result["floor_penetration_cm"] = _penetration(seen, low)
     common = [name for name in JOINTS if name in seen]
     result["jerk_metres_per_second_cubed"] = {
-        "before": _jerk(np.stack([source[name] for name in common], 1)),
-        "after": _jerk(np.stack([seen[name] for name in common], 1)),
+        "before": _jerk(np.stack([source[name] for name in common], 1), rate),
+        "after": _jerk(np.stack([seen[name] for name in common], 1), rate),
     }
     steps, shown_steps = (
         [_angle((at[b] - at[a])[1:], (at[b] - at[a])[:-1]) for a, b in _SEGMENTS if a in at and b in at]
@@ -152,12 +155,13 @@ def _most(steps: list[Array]) -> float:
     return max((float(step.max()) for step in steps if len(step)), default=0.0)
 
 
-def _places(seen: dict[str, Array], source: dict[str, Array]) -> list[Array]:
-    """How far hands are off about the middle between the shoulders, feet about the hips, as ``preserve`` has it.
+def _places(seen: dict[str, Array], source: dict[str, Array]) -> tuple[Array, Array]:
+    """(E, N) how far hands are off about the middle between the shoulders, feet about the hips, as ``preserve`` has it.
 
     Hands in the scale of the span of the arms, feet in that of the legs; ankles may be higher by the same throughout.
+    Also (E, N) whether the limb of the rig is bent, so that the end is where it was to be and not as far as it gets.
     """
-    off = []
+    off, bent = [], []
     shoulders = [f"{side}_shoulder" for side in _SIDES]
     arms = [name for name in ("left_wrist", "right_wrist") if name in seen]
     if len(arms) == 2 and all(name in seen for name in (*shoulders, "left_elbow", "right_elbow")):
@@ -167,11 +171,25 @@ def _places(seen: dict[str, Array], source: dict[str, Array]) -> list[Array]:
             spans.append(across + sum(_length(at, _LIMBS[row]) for row in (0, 2)))
             middles.append((at[shoulders[0]] + at[shoulders[1]]) / 2)
         off += [(seen[name] - middles[0]) * (spans[1] / spans[0]) - (source[name] - middles[1]) for name in arms]
+        bent += [_stretched(seen, limb) < _STRAIGHT for limb in (_LIMBS[0], _LIMBS[2])]
     for name in ("left_ankle", "right_ankle"):
         if name in seen and "pelvis" in seen:
             away = (seen[name] - seen["pelvis"]) - (source[name] - source["pelvis"])
-            off.append(away - [0.0, float(np.median(away[:, 1])), 0.0])
-    return off
+            limb = next(limb for limb in _LIMBS if limb[2] == name)
+            reached = np.ones(len(away), bool)
+            if all(joint in seen for joint in limb):
+                reached = _stretched(seen, limb) < _STRAIGHT
+            higher = float(np.median(away[reached if reached.any() else slice(None), 1]))
+            off.append(away - [0.0, higher, 0.0])
+            bent.append(reached)
+    if not off:
+        return np.zeros((0, 0)), np.zeros((0, 0), bool)
+    return np.linalg.norm(off, axis=-1), np.array(bent)
+
+
+def _stretched(at: dict[str, Array], limb: tuple[str, str, str]) -> Array:
+    """(N,) how far the ends of a limb are apart, of its length."""
+    return np.asarray(np.linalg.norm(at[limb[2]] - at[limb[0]], axis=-1) / _length(at, limb))
 
 
 def _inverted(seen: dict[str, Array], source: dict[str, Array], chain: tuple[str, str, str]) -> int:
@@ -184,7 +202,7 @@ def _inverted(seen: dict[str, Array], source: dict[str, Array], chain: tuple[str
     return int((bent & (np.sum(normals[0] * normals[1], -1) < 0)).sum())
 
 
-def _skating(at: dict[str, Array], contacts: dict[str, list[tuple[int, int]]]) -> float | None:
+def _skating(at: dict[str, Array], contacts: dict[str, list[tuple[int, int]]], rate: float) -> float | None:
     """Mean speed over the floor, in cm/s, of heels and balls of feet while they stand; None where none does."""
     speeds = []
     for name, runs in contacts.items():
@@ -192,7 +210,7 @@ def _skating(at: dict[str, Array], contacts: dict[str, list[tuple[int, int]]]) -
         joint = joint if joint in at else joint.replace("heel", "ankle")
         for first, end in runs if joint in at else ():
             way = np.diff(at[joint][first:end], axis=0)[:, [0, 2]]
-            speeds.append(np.linalg.norm(way, axis=-1) * FPS * 100)
+            speeds.append(np.linalg.norm(way, axis=-1) * rate * 100)
     found = np.concatenate(speeds) if speeds else np.zeros(0)
     return float(found.mean()) if len(found) else None
 
@@ -211,8 +229,8 @@ def _penetration(seen: dict[str, Array], low: dict[str, float]) -> dict[str, flo
     return {"mean": float(deepest.mean()), "most": float(deepest.max())}
 
 
-def _jerk(points: Array) -> float:
+def _jerk(points: Array, rate: float) -> float:
     """Mean size of the third derivative of (N, J, 3) points in m/s^3."""
     if len(points) < 4:
         return 0.0
-    return float(np.linalg.norm(np.diff(points, n=3, axis=0), axis=-1).mean() * FPS**3)
+    return float(np.linalg.norm(np.diff(points, n=3, axis=0), axis=-1).mean() * rate**3)

@@ -21,7 +21,7 @@ class Options:
     root          what carries the way through the scene: the hips, the root bone or the armature object
     in_place      the way through the scene is left out
     controls      of a control rig: its IK controls, its FK controls, or what suits ("auto")
-    reduce        keys that are not needed are left out; else every pose is keyed
+    reduce        keys that are not needed are left out; else every frame is keyed
     degrees       how far a bone may turn away by that
     millimetres   how far a hand, foot or the head may move away by that, for a character of 1.7 m
     action        what becomes of the Action that the armature has: it is kept beside the new one ("keep"), removed if

@@ -35,9 +35,10 @@ Array = npt.NDArray[Any]
 # Steps of the fit: at first, after adding keys in haste and in the end, after taking some out, and of the handles alone
 # to see which.
 _STEPS, _STEPS_HASTE, _STEPS_ADDED, _STEPS_FEWER, _STEPS_THIN = 5, 1, 2, 3, 2
-_THIN, _HASTE, _ROUNDS = 2, 4, 60  # times that keys are taken out; rounds of adding keys before each, and at the end
+_THIN, _HASTE, _ROUNDS = 4, 6, 60  # times that keys are taken out; rounds of adding keys before each, and at the end
 _DISPENSABLE = 1.8  # tolerances by which a curve may be off without a key that is taken out
 _NEAR_MISS, _PATIENCE = 1.5, 4  # in the first rounds, where other weights may still do, no key is needed below that
+_WEIGHED, _WEIGHTS = (0.9, 1.5), (0.2, 5.0)  # how much a weight may change in a round, and what it may be
 _FOR_LEGS = 0.5  # of the tolerance at the feet; what the body takes of it legs make up for
 
 
@@ -84,6 +85,8 @@ def rotation_channel(mode: str, quaternions: Array) -> tuple[str, Array]:
 def every_pose(keys: BoneKeys, modes: dict[str, str], frames: Array) -> dict[str, Curves]:
     """Curves with a key for each pose, in the rotation mode that each bone has; handles are automatic.
 
+    For a key on every frame, and for few keys as well, the poses first go ``on_frames``.
+
     modes    bone name -> Blender's word for its rotation mode; quaternions where it is missing
     frames   (N,) where the poses stand
     """
@@ -102,44 +105,34 @@ def _channels(keys: BoneKeys, name: str, modes: dict[str, str]) -> dict[str, Arr
 
 
 def few_keys(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array, options: Options) -> dict[str, Curves]:
-    """Curves with few keys on whole frames; arguments as in ``every_pose``.
+    """Curves with few keys, which stand at poses; arguments as in ``every_pose``.
 
     At the poses no bone turns away by more than ``options.degrees`` from where ``keys`` turn it against its parent, and
     no end of a limb is carried off by more than ``options.millimetres`` (for a character of 1.7 m; by less while it
     rests). Where that needs a key for each pose, that is what it gets.
     """
-    grid = _whole(frames)
-    if len(grid) < 3:
+    if len(frames) < 3:
         return every_pose(keys, modes, frames)
     bones = set(keys.rotations) | set(keys.locations)
     legs = legs_of(keys, rig)
     if not legs:
-        return _Reduction(keys, rig, modes, frames, grid, options, bones).curves()
+        return _Reduction(keys, rig, modes, frames, options, bones).curves()
     # The body may sway by a little, but then feet would slide: legs make up for it before they are reduced themselves.
     below = {name for upper, foot in legs for top in upper[-1:] for name in bones if hangs_on(rig, name, top)}
-    trunk = _Reduction(keys, rig, modes, frames, grid, options, bones - below, _FOR_LEGS)
+    trunk = _Reduction(keys, rig, modes, frames, options, bones - below, _FOR_LEGS)
     curves = trunk.curves()
     keys, spent = keep_feet(keys, rig, legs, trunk.carried, trunk.fitted)
-    curves |= _Reduction(keys, rig, modes, frames, grid, options, below, 1.0 - _FOR_LEGS, spent).curves()
+    curves |= _Reduction(keys, rig, modes, frames, options, below, 1.0 - _FOR_LEGS, spent).curves()
     return curves
 
 
-def _whole(frames: Array) -> Array:
-    """(N,) the whole frame nearest to each pose, from end to end; poses denser than frames stay where they are."""
-    if frames[-1] - frames[0] < len(frames) - 1.001:
-        return frames
-    grid = np.round(frames)
-    grid[0], grid[-1] = np.floor(frames[0] + 1e-4), np.ceil(frames[-1] - 1e-4)
-    return grid
-
-
 class _Reduction:
-    """T tracks (bones that are reduced together) of N poses, and the G places (whole frames) where keys may stand.
+    """T tracks (bones that are reduced together) of N poses.
 
     The R channels of theirs that move are fitted one by one, in units in which the tolerance is about 1.
 
     values, fitted   (C, T, N) what the channels are to be, location last, and what they are
-    state            (4, R, G) of the key at each place: value, slope, share of the handle after it and of that before
+    state            (4, R, N) of the key at each pose: value, slope, share of the handle after it and of that before
     lean             (T, N) by how much each pose is to count
     """
 
@@ -149,7 +142,6 @@ class _Reduction:
         rig: Rig,
         modes: dict[str, str],
         frames: Array,
-        grid: Array,
         options: Options,
         active: set[str],
         for_feet: float = 1.0,
@@ -160,10 +152,6 @@ class _Reduction:
         self.names = [name for name in everyone if name in active]
         self.channels = {name: _channels(keys, name, modes) for name in self.names}
         self.count, self.frames = keys.poses, frames
-        self.places, self.pose = np.unique(grid, return_index=True)  # (G,) each
-        self.pose[-1] = self.count - 1
-        self.begin = np.searchsorted(frames, self.places - 1e-9)  # the first pose that is not before a place
-        self.begin[0], self.begin[-1] = 0, self.count
         turning = ["" if name not in keys.rotations else modes.get(name, "QUATERNION") for name in self.names]
         placed = any("location" in channels for channels in self.channels.values())
         self.values = np.zeros((7 if placed else 4, len(self.names), self.count))
@@ -186,14 +174,13 @@ class _Reduction:
         self.weights = (own / self.level) ** 2
         self.wanted = self.values[self.column, self.track] * self.level  # (R, N)
         self.drift = np.gradient(self.wanted, self.frames, axis=1)
-        third = np.full((len(self.track), len(self.places)), 1 / 3)
-        self.state = np.stack([self.wanted[:, self.pose], self.drift[:, self.pose], third, third])
+        third = np.full(self.wanted.shape, 1 / 3)
+        self.state = np.stack([self.wanted, self.drift, third, third])
 
     def curves(self) -> dict[str, Curves]:
         """Keys are put in and taken out a few times; the last word has the tolerance."""
-        mask = first_keys(
-            len(self.names), self.track, self.wanted, self.drift, self.weights, self.places, self.frames
-        )  # (T, G) where keys stand
+        # (T, N) where keys stand
+        mask = first_keys(len(self.names), self.track, self.wanted, self.weights, self.frames)
         self._refit(mask, np.ones(len(mask), bool), _STEPS)
         for _ in range(_THIN):
             mask = self._grow(mask, _HASTE, _STEPS_HASTE)
@@ -208,7 +195,7 @@ class _Reduction:
         rows = np.flatnonzero(tracks[self.track])
         if not len(rows):
             return
-        layout = Layout(mask[self.track[rows]], self.places, self.frames)
+        layout = Layout(mask[self.track[rows]], self.frames)
         row, place = rows[layout.curve], layout.place
         state = self.state[:, row, place]
         fit = Fit(layout, state[0], state[1], np.stack([state[2, layout.here], state[3, layout.after]]))
@@ -222,7 +209,7 @@ class _Reduction:
     def _aims(self, rows: Array, layout: Layout) -> tuple[Array, Array, Array]:
         """(F,) what the curves of some rows are to be, (F,) its weights, (M,) slopes there."""
         weights = self.weights[rows] * self.lean[self.track[rows]]
-        drift = self.drift[rows[layout.curve], self.pose[layout.place]]
+        drift = self.drift[rows[layout.curve], layout.place]
         return self.wanted[rows].take(layout.poses), weights.astype(np.float32).take(layout.poses), drift
 
     def _show(self, fitted: Array, rows: Array, layout: Layout, fit: Fit) -> None:
@@ -240,7 +227,7 @@ class _Reduction:
             bad = most > 1.0
             if not bad.any() and not self.carried.hold(errors):
                 break
-            self.lean[bad] = np.clip(self.lean[bad] * np.clip(off[bad], 0.5, 2.0), 0.05, 20.0)
+            self.lean[bad] = np.clip(self.lean[bad] * np.clip(off[bad], *_WEIGHED), *_WEIGHTS)
             limit = _NEAR_MISS if turn % 3 < 2 and turn < _PATIENCE else 1.0
             if (most > limit).any():
                 self._insert(mask, off, limit)
@@ -249,7 +236,7 @@ class _Reduction:
 
     def _insert(self, mask: Array, off: Array, limit: float) -> None:
         """Set a key where each segment is worst."""
-        at_place = off[:, self.pose]
+        at_place = off.copy()
         # A key that is off itself is helped by one beside it.
         at_key = np.where(mask, at_place, 0.0)
         at_place[:, :-1] = np.maximum(at_place[:, :-1], at_key[:, 1:])
@@ -266,8 +253,8 @@ class _Reduction:
         count = self.rows[track + 1] - self.rows[track]
         row = np.repeat(self.rows[track], count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         place_of, before = np.repeat(place, count), np.repeat(before, count)
-        self.state[0, row, place_of] = self.wanted[row, self.pose[place_of]]
-        self.state[1, row, place_of] = self.drift[row, self.pose[place_of]]
+        self.state[0, row, place_of] = self.wanted[row, place_of]
+        self.state[1, row, place_of] = self.drift[row, place_of]
         self.state[2:, row, place_of] = 1 / 3
         self.state[2, row, keyed[before] % mask.shape[1]] = 1 / 3
         self.state[3, row, keyed[before + 1] % mask.shape[1]] = 1 / 3
@@ -286,7 +273,7 @@ class _Reduction:
                 continue
             without = mask.copy()
             without[track[out], place[out]] = False
-            layout = Layout(without[self.track[rows]], self.places, self.frames)
+            layout = Layout(without[self.track[rows]], self.frames)
             values, slopes = self.state[:2, rows[layout.curve], layout.place]
             fit = Fit(layout, values, slopes, np.full((2, len(layout.here)), 1 / 3))
             aims = self._aims(rows, layout)
@@ -296,9 +283,8 @@ class _Reduction:
             self._show(fitted, rows, layout, fit)
             alone = np.append(self.carried.alone(self.carried.errors(fitted)), 0.0)
             # The worst between the keys on either side.
-            start, end = (track[out] * self.count + self.begin[place[out + side]] for side in (-1, 1))
-            worst = np.maximum.reduceat(alone, np.stack([start, end], 1).ravel())[::2]
-            cost[out] = np.where(start < end, worst, 0.0)
+            start, end = (track[out] * self.count + place[out + side] for side in (-1, 1))
+            cost[out] = np.maximum.reduceat(alone, np.stack([start, end], 1).ravel())[::2]
         neighbours = np.minimum(np.append(np.inf, cost[:-1]), np.append(cost[1:], np.inf))
         lowest = (cost < _DISPENSABLE) & (cost <= neighbours)
         lowest[1:] &= cost[1:] < cost[:-1]
@@ -312,8 +298,8 @@ class _Reduction:
         for track, name in enumerate(self.names):
             mine = np.arange(self.rows[track], self.rows[track + 1])  # of the R rows
             here = np.flatnonzero(mask[track]) if len(mine) else np.zeros(1, int)
-            gaps = np.diff(self.places[here]) if len(here) > 1 else np.ones(1)
-            value = self.values[:, track, self.pose[here]].T  # (K, C)
+            gaps = np.diff(self.frames[here]) if len(here) > 1 else np.ones(1)
+            value = self.values[:, track, here].T  # (K, C)
             slope = np.zeros((len(here), 2, value.shape[1]))
             third = np.stack([np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:])], -1)[: len(here)] / 3  # (K, 2)
             reach = np.repeat(third[..., None], value.shape[1], -1)
@@ -323,7 +309,7 @@ class _Reduction:
             reach[1:, 0, column], reach[:-1, 1, column] = own[3, 1:] * gaps[:, None], own[2, :-1] * gaps[:, None]
             each = {channel: _columns(channel, values) for channel, values in self.channels[name].items()}
             curves[name] = Curves(
-                self.places[here],
+                self.frames[here],
                 {channel: value[:, columns] for channel, columns in each.items()},
                 {channel: slope[..., columns] for channel, columns in each.items()},
                 {channel: reach[..., columns] for channel, columns in each.items()},

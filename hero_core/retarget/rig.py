@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import HeroError
+from ..motion import FPS
 
 Array = npt.NDArray[Any]
+
+_BODY = 1.39  # metres from the ankles over the hips up to the head, of a person of 1.7 m
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class BoneKeys:
     contacts    name ("left_heel", "left_ball" ...) -> (first, end) of the poses in which it stands, half open; None
                 where feet were not to be held
     limbs       those that the rig bends itself, for its targets to be keyed closely where a limb is nearly straight
+    rate        poses for each second of the motion
     """
 
     rotations: dict[str, Array]
@@ -139,8 +143,25 @@ class BoneKeys:
     measures: dict[str, float] = field(default_factory=dict)
     contacts: dict[str, list[tuple[int, int]]] | None = None
     limbs: tuple[Reach, ...] = ()
+    rate: float = FPS
 
     @property
     def poses(self) -> int:
-        """N, the number of poses at 20 a second."""
+        """N, the number of poses."""
         return max(len(values) for values in (*self.rotations.values(), *self.locations.values()))
+
+
+def size_of(rig: Rig, keys: BoneKeys) -> float:
+    """How tall a rig is against a person of 1.7 m, in scene units for a metre: by legs and trunk together.
+
+    That is about ``keys.scale``, but not where legs are very short or long. It is that where the rig has no head.
+    """
+    legs = [keys.joints.get(name) for name in ("left_hip", "left_knee", "left_ankle")]
+    trunk = [keys.joints.get(name) for name in ("pelvis", "spine1", "spine2", "spine3", "neck", "head")]
+    if None in legs or trunk[0] is None or trunk[-1] is None:
+        return keys.scale
+    lengths = 0.0
+    for names in (legs, trunk):
+        heads = rig.heads[[rig.index[name] for name in names if name is not None]] @ rig.to_world[:3, :3].T
+        lengths += float(np.linalg.norm(np.diff(heads, axis=0), axis=-1).sum())
+    return lengths / _BODY

@@ -44,6 +44,7 @@ OPTIONS = {
 COLUMNS = (
     ("joints", "mapped"), ("limb °", "limb_direction_degrees.mean"),
     ("ends %", "hands_and_feet_percent_of_height.mean"),
+    ("reach", "hands_and_feet_within_reach_percent_of_height.mean"),
     ("path %", "hips_path_percent_of_height"), ("skate", "skating_cm_per_second.before"),
     ("after", "skating_cm_per_second.after"), ("floor", "floor_penetration_cm.most"),
     ("jerk", "jerk_metres_per_second_cubed.before"), ("after", "jerk_metres_per_second_cubed.after"),
@@ -172,9 +173,8 @@ def _octahedron(matrix: Matrix, end: Vector) -> Array:
 def picture(obj: bpy.types.Object, report: dict[str, Any], poses: int, path: Path) -> None:
     scene = bpy.context.scene
     meshes = []
-    for pose in np.linspace(0, poses - 1, SHOWN).round():
-        frame = report["first_frame"] + pose * report["frames_per_pose"]
-        scene.frame_set(int(frame // 1), subframe=frame % 1)
+    for pose in np.linspace(0, poses - 1, SHOWN):
+        scene.frame_set(round(report["first_frame"] + pose * report["frames_per_pose"]))
         meshes.append(still(obj, {joint: bone for joint, bone in report["map"].items() if bone}))
     studio = bpy.data.scenes.new("studio")
     height = 1.1 * max(np.ptp(_points(mesh), axis=0).max() for mesh in meshes)

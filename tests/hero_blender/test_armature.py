@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from skeletons import MIXAMO, J, rest_points, tails_of, walk
 
 from hero_core.errors import HeroError
 from hero_core.motion import JOINTS, PARENTS, Motion
+from hero_core.retarget.frames import between, whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.rotations import unit
 
@@ -87,7 +89,8 @@ def errors_of(points: dict[str, Array], joints: Array, scale: float) -> tuple[Ar
 
 
 def check(obj: Any, joints: Array, limit: float = 0.1, **options: Any) -> dict[str, Any]:
-    """Retarget, play, measure; the report."""
+    """Retarget, play, measure; the report. Every pose stands on a frame."""
+    bpy.context.scene.render.fps = 20
     report = rigfile.retarget_motion(obj, motion_of(joints), **{"options": EXACT, **options})
     poses = sorted({0, 1, len(joints) // 3, len(joints) // 2, len(joints) - 1})
     points = seen(obj, report, poses)
@@ -122,10 +125,34 @@ def test_keys_stand_where_the_report_says_in_groups_of_their_bones(walker: Any) 
     assert report["frames_per_pose"] == pytest.approx(24 / 1.001 / 20)
     curves = compat.fcurves_of(bpy.data.actions[report["action"]], walker)
     frames = [point.co[0] for point in curves[0].keyframe_points]
-    assert np.allclose(frames, 31 + np.arange(20) * report["frames_per_pose"], atol=1e-3)
+    assert frames == list(range(31, 31 + 24))  # 19 poses of 1.199 frames later: 53.8
     assert {curve.group.name for curve in curves} <= set(walker.data.bones.keys())
-    assert all(len(curve.keyframe_points) == 20 for curve in curves)
+    assert all(len(curve.keyframe_points) == 24 for curve in curves)
     assert "LeftHandIndex1" not in {curve.group.name for curve in curves}
+
+
+@pytest.mark.parametrize(("fps", "few"), [(12, False), (24, False), (24, True), (30, True), (60, False), (60, True)])
+def test_whole_frames_show_the_motion_at_any_rate(walker: Any, fps: int, few: bool) -> None:
+    joints = np.asarray(walk(40), float)
+    bpy.context.scene.render.fps = fps
+    options = replace(EXACT, reduce=few)
+    report = rigfile.retarget_motion(walker, motion_of(joints), first_frame=9, options=options)
+    poses = 9 + report["frames_per_pose"] * np.arange(40)
+    frames = whole_frames(poses, False)
+    keyed = {k.co[0] for c in compat.fcurves_of(bpy.data.actions[report["action"]], walker) for k in c.keyframe_points}
+    assert keyed <= set(frames)
+    assert few or keyed == set(frames)
+    found: dict[str, list[Any]] = {joint: [] for joint in report["map"]}
+    for frame in frames:
+        bpy.context.scene.frame_set(int(frame))
+        for joint, bone in report["map"].items():
+            x, y, z = walker.matrix_world @ walker.pose.bones[bone].head
+            found[joint].append((x, z, -y))
+    points = {joint: np.array(places) for joint, places in found.items()}
+    angles, path = errors_of(points, between(poses, joints, frames), report["scale"])
+    assert angles.mean() < (0.35 if few else 0.15)
+    assert angles.max() < (1.6 if few else 1.0)  # a shin follows two bones above it
+    assert path < (0.6 if few else 0.1)
 
 
 def test_scaled_turned_and_parented_object(walker: Any) -> None:

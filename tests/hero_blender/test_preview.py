@@ -66,6 +66,7 @@ def corners(obj: Any) -> Any:
 @pytest.mark.parametrize("options", [EVERY, Options(reduce=False, in_place=True), Options(reduce=False, preserve=1.0)])
 def test_it_stands_where_the_keyed_rig_will_stand(rig: Any, options: Options, scale: float) -> None:
     rig.location, rig.rotation_euler, rig.scale = (3.0, -2.0, 0.5), (0.0, 0.0, 0.7), [scale] * 3
+    bpy.context.scene.render.fps = 20  # every pose stands on a frame
     bpy.context.view_layer.update()
     motion = walk()
     skeleton = preview.build(rig, motion, first_frame=5, options=options)

@@ -41,7 +41,7 @@ def numbers(obj: Any, options: Options, spoil: Any = None, count: int = 30) -> d
 def test_a_raw_retarget_is_exact(blend: Any) -> None:
     found = numbers(mixamo(bpy), RAW)
     assert found["mapped"] == 22
-    assert found["limb_direction_degrees"]["most"] < 0.05
+    assert found["limb_direction_degrees"]["most"] < 0.1
     assert found["hips_path_percent_of_height"] < 0.05
     assert found["inverted_knees_and_elbows"] == 0
     assert found["keys"]["share"] == 1.0

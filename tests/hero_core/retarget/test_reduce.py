@@ -18,6 +18,7 @@ from skeletons import walk
 from hero_core.retarget import BoneKeys, Reach, Rig, map_bones, solve
 from hero_core.retarget.bezier import Layout, _chain
 from hero_core.retarget.carried import _from_euler
+from hero_core.retarget.frames import on_frames, whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
 from hero_core.retarget.rotations import EULER_ORDERS, continuous, from_euler, to_matrix, to_quaternion
@@ -106,8 +107,9 @@ def test_few_keys_within_the_tolerances(mode: str, step: float) -> None:
 def test_keys_stand_on_whole_frames_from_end_to_end() -> None:
     rig = make_rig()
     keys = solved(walk(50), rig)
-    frames = 31 + 1.2 * np.arange(50)
-    for name, curves in few_keys(keys, rig, {}, frames, Options()).items():
+    poses = 31 + 1.2 * np.arange(50)
+    frames = whole_frames(poses, True)
+    for name, curves in few_keys(on_frames(keys, poses, frames), rig, {}, frames, Options()).items():
         assert np.array_equal(curves.frames, np.round(curves.frames)), name
         assert (np.diff(curves.frames) > 0).all()
         assert curves.frames[0] == 31
@@ -343,17 +345,16 @@ def test_euler_angles_turn_as_they_do_elsewhere(order: str) -> None:
 def test_sums_over_segments(seed: int, count: int, share: float) -> None:
     """However keys stand: each pose counts in the segment between the keys around it, in Layout's own order."""
     rng = np.random.default_rng(seed)
-    frames = 1.2 * np.arange(count)
-    places = np.unique(np.append(np.round(frames[:-1]), np.ceil(frames[-1])))
-    mask = rng.random((3, len(places))) < share
+    frames = np.cumsum(rng.uniform(0.5, 3.0, count))
+    mask = rng.random((3, count)) < share
     mask[:, [0, -1]] = True
-    layout = Layout(mask, places, frames)
+    layout = Layout(mask, frames)
     values = rng.normal(size=3 * count)
     sums = layout.sums(values[layout.poses])
-    keyed = places[layout.place]
+    keyed = frames[layout.place]
     for segment, key in enumerate(layout.here):
-        inside = (frames >= keyed[key] - 1e-9) & (frames < keyed[key + 1] - 1e-9)
-        inside[-1] = layout.place[key + 1] == len(places) - 1
+        inside = (frames >= keyed[key]) & (frames < keyed[key + 1])
+        inside[-1] = layout.place[key + 1] == count - 1
         own = values.reshape(3, -1)[layout.curve[key]][inside]
         assert sums[segment] == pytest.approx(own.sum())
     assert np.array_equal(np.sort(layout.poses), np.arange(3 * count))
