@@ -10,8 +10,8 @@ sure that is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -29,7 +29,11 @@ _SIDES = ("left", "right")
 _NEXT = {"hip": "knee", "knee": "ankle", "ankle": "foot", "collar": "shoulder", "shoulder": "elbow", "elbow": "wrist"}
 _LIMBS = {"leg": ("hip", "knee"), "arm": ("shoulder", "elbow")}
 _MUST = tuple(f"{side}_{joint}" for side in _SIDES for joints in _LIMBS.values() for joint in joints)
-_ENDS = ("head", *(f"{side}_{joint}" for side in _SIDES for joint in ("ankle", "wrist")))
+# Limb -> what ends it and what must be known of it for its end to be told by its looks; feet after ankles.
+_ENDS = {
+    "leg": (("left_ankle", "right_ankle", "left_foot", "right_foot"), ("hip", "knee")),
+    "arm": (("left_wrist", "right_wrist", "neck", "head"), ("shoulder", "elbow")),
+}
 _FEW = 6  # joints: what names tell about fewer may be an accident
 # Joints that hang on each other, from the top down.
 _CHAINS = (
@@ -346,15 +350,61 @@ def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str]) -> _Guess:
             if joint in joints or joint in empty or row in joints.values() or not _fits(rig, joints, joint, row):
                 continue
             joints[joint], how[joint], sure[joint] = row, source, sureness(source, joint)
-    lacking = [joint for joint in _ENDS if joint not in joints and joint not in empty]
-    if lacking and base[0] != "structure":  # a head or hand of an unusual name, in a body that looks as it is named
+    lacking = [joint for ends, _ in _ENDS.values() for joint in ends if joint not in (*joints, *empty)]
+    if base[0] != "structure" and set(lacking) - {"neck"}:
         shape = shape or _structure(rig)
-        if shape is not None and all(shape.joints.get(joint) == joints.get(joint) for joint in _MUST):
-            for joint in (*lacking, *(["neck"] if "head" in lacking and "neck" not in empty else [])):
-                end = shape.joints.get(joint, -1)
-                if end >= 0 and joint not in joints and end not in joints.values() and _fits(rig, joints, joint, end):
-                    joints[joint], how[joint], sure[joint] = end, "structure", sureness("structure", joint)
+        if shape is not None:  # a head, hand or foot of an unusual name, on limbs that look as they are named
+            _add_ends(rig, shape, lacking, joints, how, sure, sureness)
     return _Guess(preset if base[1] is by_preset else _NO_PRESET, joints, how, sure)
+
+
+def _add_ends(
+    rig: Rig,
+    shape: structure.Found,
+    lacking: Sequence[str],
+    joints: dict[str, int],
+    how: dict[str, str],
+    sure: dict[str, float],
+    sureness: Callable[[str, str], float],
+) -> None:
+    """Heads, hands and feet that names do not tell, from the looks of limbs of which they tell the rest."""
+
+    def take(joint: str, row: int) -> None:
+        joints[joint], how[joint], sure[joint] = row, "structure", sureness("structure", joint)
+
+    for ends, roots in _ENDS.values():
+        if any(joints.get(f"{side}_{part}") != shape.joints.get(f"{side}_{part}") for side in _SIDES for part in roots):
+            continue
+        for side in _SIDES:  # "foot" may be the ball of it, below an ankle of another name
+            knee, ankle, foot = (f"{side}_{part}" for part in ("knee", "ankle", "foot"))
+            above = shape.joints.get(ankle, -1)
+            if (
+                foot in lacking
+                and foot in ends
+                and how[knee] == "structure"
+                and above >= 0
+                and above not in joints.values()
+                and shape.joints.get(foot) == joints.get(ankle, -2)
+            ):
+                joints[foot], how[foot], sure[foot] = joints[ankle], how[ankle], sure[ankle]
+                take(ankle, above)
+        if "head" in lacking and "head" in ends and shape.joints.get("head") == joints.get("neck", -2):
+            below = shape.joints.get("neck", -1)  # what is called a neck holds the face, and hangs on another neck
+            if below >= 0 and below not in joints.values():
+                take("head", joints["neck"])
+                take("neck", below)
+        for joint in ends:
+            row = shape.joints.get(joint, -1)
+            if joint not in lacking or joint in joints or row < 0 or row in joints.values():
+                continue
+            if joint == "neck" and "head" not in lacking:
+                continue
+            if joint.endswith("foot"):
+                ankle = joint.replace("foot", "ankle")
+                if joints.get(ankle) != shape.joints.get(ankle) or words.is_other(rig.names[row]):
+                    continue
+            if _fits(rig, joints, joint, row):
+                take(joint, row)
 
 
 def _fits(rig: Rig, joints: Mapping[str, int], joint: str, row: int) -> bool:
@@ -381,13 +431,30 @@ _shapes: dict[bytes, structure.Found | None] = {}
 
 
 def _structure(rig: Rig) -> structure.Found | None:
-    """``structure.find``, kept for the next take on the same rig: it is the slow one of the sources."""
+    """``structure.find``, with left and right as the names say where they say a side and nothing else.
+
+    It is kept for the next take on the same rig: it is the slow one of the sources.
+    """
     key = b"".join(np.ascontiguousarray(each).tobytes() for each in (rig.parents, rig.heads, rig.tails, rig.to_world))
     if key not in _shapes:
         while len(_shapes) >= 8:
             _shapes.pop(next(iter(_shapes)))
         _shapes[key] = structure.find(rig)
-    return _shapes[key]
+    shape = _shapes[key]
+    if shape is None:
+        return None
+    sides = [(joint.split("_")[0], words.split(rig.names[row]).side) for joint, row in shape.joints.items()]
+    agree = sum(seen == said for seen, said in sides)
+    contrary = sum({seen, said} == set(_SIDES) for seen, said in sides)
+    if max(agree, contrary) < len(_MUST) or min(agree, contrary) > 0:
+        return shape
+    if not contrary:
+        return replace(shape, facing=1.0)
+    swap = {"left": "right", "right": "left"}
+    swapped = {
+        "_".join([swap.get(part, part) for part in joint.split("_")]): row for joint, row in shape.joints.items()
+    }
+    return replace(shape, joints=swapped, facing=1.0)
 
 
 def _plain_rows(rig: Rig) -> dict[str, int]:
@@ -504,8 +571,13 @@ def _line_up(
     if chest < 0 or pelvis not in rig.line(chest) or (top >= 0 and top not in rig.line(chest)):
         chest = top if top >= 0 else chest
     line = rig.line(chest) if chest >= 0 else []
-    spine = tuple(row for row in line[: line.index(pelvis)][::-1] if row != pelvis) if pelvis in line else ()
-    spine = tuple(row for row in spine if row not in joints.values())
+    # Where more bones carry all of it ("center" above "groove" above "waist"), the spine begins below the last; and
+    # where the pelvis holds only the legs, beside the spine.
+    carries = rig.common([*hips, *tops])
+    above = pelvis not in line or (carries in line and pelvis in rig.line(carries))
+    below = carries if above else pelvis
+    line = line[: line.index(below)] if below in line else line
+    spine = tuple(row for row in line[::-1] if row not in joints.values())
     _name_spine(rig, preset, spine, joints, how, sure, fixed, none)
 
     segments: dict[str, tuple[int, ...]] = {}
@@ -577,28 +649,32 @@ def _check_upright(rig: Rig, joints: Mapping[str, int]) -> None:
 def _pelvis(
     rig: Rig, joints: Mapping[str, int], hips: list[int], tops: list[int], chest: int, fixed: Mapping[str, int]
 ) -> int:
-    """The bone that carries legs and spine; the first piece of the spine where the rig is in several pieces."""
+    """The bone that carries legs and spine; where none does near the hips, the one that carries the legs alone, and
+    where each leg hangs by itself the piece of the spine that is nearest."""
     if "pelvis" in fixed:
         return fixed["pelvis"]
     named = joints.get("pelvis", -1)
     if named >= 0 and all(rig.between(named, row) for row in [*hips, *tops]):
         return named
     pelvis = rig.common([*hips, *tops])
-    if pelvis < 0:
-        return named if named >= 0 else chest if chest >= 0 else hips[0]
     # A root on the floor that holds legs and spine side by side is no pelvis: it would turn the body about its feet.
     middle = rig.heads[hips].mean(0)
+
+    def away(row: int) -> float:
+        return float(np.linalg.norm(rig.heads[row] - middle))
+
     leg = max(
         float(np.linalg.norm(rig.heads[joints[f"{side}_knee"]] - rig.heads[joints[f"{side}_hip"]])) for side in _SIDES
     )
-    far = float(np.linalg.norm(rig.heads[pelvis] - middle))
-    if far > 1.2 * leg > 0.0 and chest >= 0 and pelvis in rig.line(chest):
-        line = rig.line(chest)[: rig.line(chest).index(pelvis)]
-        near = min([*line, *([named] if named >= 0 else [])], default=pelvis,
-                   key=lambda row: float(np.linalg.norm(rig.heads[row] - middle)))  # fmt: skip
-        if float(np.linalg.norm(rig.heads[near] - middle)) < 0.5 * far:
-            return near
-    return pelvis
+    if pelvis >= 0 and (away(pelvis) <= 1.2 * leg or leg <= 0.0 or chest < 0 or pelvis not in rig.line(chest)):
+        return pelvis
+    legs = rig.common(hips)
+    if legs >= 0 and legs != pelvis and away(legs) <= 1.2 * leg:
+        return legs
+    line = rig.line(chest) if chest >= 0 else []
+    line = line[: line.index(pelvis)] if pelvis in line else line
+    near = min([*line, *([named] if named >= 0 else [])], key=away, default=hips[0])
+    return near if pelvis < 0 or away(near) < 0.5 * away(pelvis) else pelvis
 
 
 def _name_spine(

@@ -22,6 +22,11 @@ SIDES = ("left", "right")
 _SIDE_WORDS = {
     "left": "left", "l": "left", "lft": "left", "lf": "left", "lt": "left",
     "right": "right", "r": "right", "rgt": "right", "rf": "right", "rt": "right", "rght": "right",
+    "izq": "left", "izquierda": "left", "izquierdo": "left", "gauche": "left", "links": "left", "linke": "left",
+    "linker": "left", "esq": "left", "esquerda": "left", "esquerdo": "left", "sinistra": "left", "sinistro": "left",
+    "sx": "left", "derecha": "right", "derecho": "right", "droite": "right", "droit": "right", "rechts": "right",
+    "rechte": "right", "rechter": "right", "direita": "right", "direito": "right", "destra": "right",
+    "destro": "right", "dx": "right",
 }  # fmt: skip
 _SIDE_SIGNS = {"左": "left", "右": "right", "왼쪽": "left", "오른쪽": "right"}
 
@@ -32,18 +37,20 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "head": ("head", "skull", "頭", "머리"),
     "collar": ("clavicle", "clav", "collar", "collar bone", "scapula", "鎖骨", "锁骨"),
     "shoulder": (
-        "upper arm", "up arm", "arm upper", "humerus", "bicep", "biceps", "shoulder bend", "upper arm bend", "腕",
+        "upper arm", "up arm", "upr arm", "humerus", "bicep", "biceps", "shoulder bend", "upper arm bend", "腕",
         "上腕", "上臂", "大臂",
     ),
     "elbow": (
-        "fore arm", "lower arm", "low arm", "elbow", "radius", "ulna", "fore arm bend", "ひじ", "肘", "前腕", "前臂",
-        "小臂",
+        "fore arm", "lower arm", "low arm", "lo arm", "lwr arm", "elbow", "radius", "ulna", "fore arm bend", "ひじ",
+        "肘", "前腕", "前臂", "小臂",
     ),
     "wrist": ("hand", "wrist", "手首", "手", "手腕"),
     "hip": (
-        "thigh", "upper leg", "up leg", "femur", "thigh bend", "太もも", "太腿", "大腿", "足",
+        "thigh", "upper leg", "up leg", "upr leg", "femur", "thigh bend", "太もも", "太腿", "大腿", "足",
     ),
-    "knee": ("calf", "shin", "lower leg", "low leg", "knee", "tibia", "ひざ", "膝", "すね", "小腿"),
+    "knee": (
+        "calf", "shin", "lower leg", "low leg", "lo leg", "lwr leg", "knee", "tibia", "ひざ", "膝", "すね", "小腿",
+    ),
     "ankle": ("ankle", "foot", "足首", "脚踝", "脚"),
     "foot": ("toe", "toes", "toe base", "ball", "foot ball", "toe root", "つま先", "爪先", "脚趾", "脚尖", "足先"),
     # These depend on what else there is.
@@ -78,8 +85,12 @@ _OTHER = set(
     scale d ex orbit hook metatarsals metatarsal inner outer in out cap pack top
     捩 捩れ 先 親 指 親指 人指 中指 薬指 小指 髪 スカート 目 ＩＫ 補助 つま""".split()
 )
-# "fk", "ref": fine if there is nothing plainer.
-_LESSER = {"fk", "ref", "main", "driver"}
+# "fk", "ref", "part": fine if there is nothing plainer.
+_LESSER = {"fk", "ref", "main", "driver", "part", "seg", "segment"}
+
+# Rigs with all toes: the words of fingers say which one; any of them shows the ball of the foot.
+_TOES = {"toe", "toes"}
+_WHICH_TOE = {"big", "thumb", "index", "middle", "ring", "pinky", "little"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Name:
 
 def _vocabulary() -> set[str]:
     known = {word for ways in _PARTS.values() for way in ways for word in way.split()}
-    known |= _NOISE | _OTHER | _LESSER | {"left", "right"}
+    known |= _NOISE | _OTHER | _LESSER | _WHICH_TOE | {"left", "right"}
     return {word for word in known if len(word) > 1 or not word.isascii()}
 
 
@@ -169,10 +180,11 @@ def mirror(name: str, names: Iterable[str]) -> str | None:
 def _part(name: str, said_often: set[str]) -> tuple[str, float] | None:
     """Part of the body and how clearly the name says it (0..1); None for other bones."""
     words = [word for word in split(name).words if word not in said_often]
-    if any(word in _OTHER for word in words):
+    lesser = _LESSER | _WHICH_TOE if _TOES.intersection(words) else _LESSER
+    if any(word in _OTHER and word not in lesser for word in words):
         return None
-    clear = 1.0 - 0.25 * sum(word in _LESSER for word in words)
-    words = [word for word in words if word not in _NOISE and word not in _LESSER]
+    clear = 1.0 - 0.25 * sum(word in lesser for word in words)
+    words = [word for word in dict.fromkeys(words) if word not in _NOISE and word not in lesser]
     known = [word for word in words if word in _KNOWN]
     clear -= 0.25 * (len(words) - len(known))
     for drop in ((), ("arm",), ("leg",)):  # "arm elbow" is an elbow, "leg knee" a knee
@@ -191,8 +203,9 @@ def joints_of(names: Sequence[str], parents: Sequence[int]) -> dict[str, tuple[i
     names: of B bones; parents: rows, -1 for a root. Spine joints are not told apart here: the
     hierarchy does that.
     """
-    said = Counter(word for name in names for word in set(split(name).words) if word not in _KNOWN)
-    said_often = {word for word, count in said.items() if count >= max(3, 0.3 * len(names))}
+    said = Counter(word for name in names for word in set(split(name).words) if word not in _OTHER)
+    often = {word: (0.7 if word in _KNOWN else 0.3) * len(names) for word in said}  # the character is called "Head"?
+    said_often = {word for word, count in said.items() if count >= max(3, often[word])}
     depth = [0] * len(names)
     for row in range(len(names)):
         above = parents[row]
@@ -228,6 +241,12 @@ def is_spine(name: str) -> bool:
     return part is not None and part[0] == "spine"
 
 
+def is_other(name: str) -> bool:
+    """Whether the name says that the bone is no joint of the body: an end, a twist bone, a prop, a finger."""
+    found = set(split(name).words)
+    return bool(found & _OTHER) and not found & _TOES
+
+
 def _settle(seen: Mapping[str, list[tuple[float, int]]], parents: Sequence[int]) -> dict[str, list[tuple[float, int]]]:
     """The parts of one side with the words decided that depend on the others."""
     parts = {part: list(rows) for part, rows in seen.items() if not part.startswith("?")}
@@ -240,10 +259,13 @@ def _settle(seen: Mapping[str, list[tuple[float, int]]], parents: Sequence[int])
         if "shoulder" in parts and "collar" not in parts:
             parts["collar"] = shoulder
         elif "shoulder" not in parts:
-            below = [each for each in shoulder if any(_hangs_below(each[1], other[1], parents) for other in shoulder)]
+            clearest = [each for each in shoulder if each[0] >= max(shoulder)[0]]  # no "shoulder part 2"
+            below = [each for each in clearest if any(_hangs_below(each[1], other[1], parents) for other in clearest)]
             if below and "collar" not in parts:  # "shoulder 1" carries "shoulder 2", the arm
-                parts["collar"] = [each for each in shoulder if each not in below]
-            parts["shoulder"] = below or shoulder
+                parts["collar"] = [each for each in clearest if each not in below]
+                parts["shoulder"] = below
+            else:
+                parts["shoulder"] = shoulder
     if palm and "wrist" not in parts:
         parts["wrist"] = palm
     if hip and "hip" not in parts:

@@ -248,9 +248,22 @@ def _fork(tree: _Tree, line: list[int], whole: float) -> int:
                 if any(_apart(tree, row, each) < 0.02 * whole for each in later):
                     continue
                 far += tail if tail < 0.1 * whole else 0.0
-            if far > step + 0.03 * whole:
+            # A thumb may end before the knuckles do, but it leaves the line, which twist bones do not.
+            if far > step + 0.03 * whole or (far > 0.5 * step and _leaves(tree, row, line[at:]) > 0.04 * whole):
                 return at
     return len(line)
+
+
+def _leaves(tree: _Tree, row: int, line: list[int]) -> float:
+    """How far the joints below a row, which has some, are from a line; 0 for a single bone."""
+    points = tree.heads[line]
+    away = 0.0
+    for each in tree.below[row][1:]:
+        starts, along = points[:-1], np.diff(points, axis=0)
+        squared = np.maximum((along * along).sum(1), 1e-12)
+        share = np.clip(((tree.heads[each] - starts) * along).sum(1) / squared, 0.0, 1.0)
+        away = max(away, float(np.linalg.norm(starts + share[:, None] * along - tree.heads[each], axis=1).min()))
+    return away
 
 
 def _limbs(tree: _Tree, pair: tuple[int, int], kind: str) -> tuple[_Limb, _Limb] | None:

@@ -233,6 +233,18 @@ WILD = {
     "Oberarm_{} Unterarm_{} Hand_{} L R",
     "Spanish": "cadera muslo_{} pierna_{} pie_{} dedos_{} columna1 columna2 pecho cuello cabeza clavicula_{} brazo_{} "
     "antebrazo_{} mano_{} izq der",
+    "mGear": "spine_C0_pelvis_jnt leg_{}0_0_jnt leg_{}0_1_jnt leg_{}0_end_jnt foot_{}0_0_jnt spine_C0_0_jnt "
+    "spine_C0_1_jnt spine_C0_2_jnt neck_C0_0_jnt neck_C0_head_jnt shoulder_{}0_shoulder_jnt arm_{}0_0_jnt "
+    "arm_{}0_1_jnt arm_{}0_end_jnt L R",
+    "toes by name": "Pelvis_M Hip_{} Knee_{} Ankle_{} MiddleToe1_{} BackA_M BackB_M Chest_M Neck_M Head_M Scapula_{} "
+    "Shoulder_{} Elbow_{} Wrist_{} L R",
+    "said twice": "NPC_Pelvis NPC_{}_Thigh_[{}Thg] NPC_{}_Calf_[{}Clf] NPC_{}_Foot_[{}Foot] NPC_{}_Toe0_[{}Toe] "
+    "NPC_Spine_[Spn0] NPC_Spine1_[Spn1] NPC_Spine2_[Spn2] NPC_Neck_[Neck] NPC_Head_[Head] NPC_{}_Clavicle_[{}Clv] "
+    "NPC_{}_UpperArm_[{}Uar] NPC_{}_Forearm_[{}Lar] NPC_{}_Hand_[{}Hnd] L R",
+    "short": "HIPS {}_UprLeg {}_LwrLeg {}_Foot {}_Ball SPINE1 SPINE2 SPINE3 NECK HEAD {}_Clav {}_UprArm {}_LoArm "
+    "{}_Hand L R",
+    "called Head": "Head_Pelvis Head_Thigh.{} Head_Leg.{} Head_Foot.{} Head_Toe.{} Head_Spine Head_Spine1 Head_Chest "
+    "Head_Neck Head_Head Head_Shoulder.{} Head_Arm.{} Head_Forearm.{} Head_Hand.{} L R",
     "Chinese": "骨盆 {}大腿 {}小腿 {}脚 {}脚尖 脊椎1 脊椎2 胸 脖子 头 {}锁骨 {}上臂 {}前臂 {}手 左 右",
 }
 
@@ -244,7 +256,7 @@ def test_conventions_that_have_no_preset(kind: str) -> None:
     wanted = {"pelvis": names[0], **middle}
     for side, text in (("left", left), ("right", right)):
         for part, name in zip(PARTS, names[1:5] + names[10:], strict=True):
-            wanted[f"{side}_{part}"] = name.format(text)
+            wanted[f"{side}_{part}"] = name.replace("{}", text)
     assert found(named(wanted)) == wanted
 
 
@@ -274,6 +286,121 @@ def test_a_head_and_hands_of_unusual_names_are_found_by_where_they_are() -> None
     assert bones.bones(of)["head"] == "Kopf" and bones.bones(of)["neck"] == "Hals"
     assert bones.bones(of)["left_wrist"] == "Pfote" and bones.bones(of)["right_wrist"] == "Palm.R"
     assert [bones.how[joint] for joint in ("head", "left_wrist", "right_wrist")] == ["structure", "structure", "name"]
+
+
+def test_feet_and_toes_of_unusual_names_are_found_on_legs_that_look_as_they_are_named() -> None:
+    of = named({**UNREAL, "left_ankle": "UpperFoot.L", "right_ankle": "UpperFoot.R", "left_foot": "LowerFoot.L",
+                "right_foot": "LowerFoot.R"})  # fmt: skip
+    bones = map_bones(of)
+    for side, text in (("left", "L"), ("right", "R")):
+        for joint, name in (("ankle", "UpperFoot"), ("foot", "LowerFoot")):
+            assert bones.bones(of)[f"{side}_{joint}"] == f"{name}.{text}"
+            assert bones.how[f"{side}_{joint}"] == "structure" and bones.sure[f"{side}_{joint}"] < 0.85
+
+
+@pytest.mark.parametrize("name", ["foot_end_{}", "foot_{}_leaf", "heel_helper_{}", "foot_{}_nub"])
+def test_the_end_of_a_foot_is_no_toe(name: str) -> None:
+    words = {**UNREAL, "left_hip": "Thigh L", "right_hip": "Thigh R"}
+    of = named({**words, "left_foot": name.format("l"), "right_foot": name.format("r")})
+    assert not {"left_foot", "right_foot"} & set(map_bones(of).joints)
+
+
+def test_a_neck_that_holds_the_face_is_the_head() -> None:
+    of, joints = human(Build(hand=2, face=True))
+    new = {joints["neck"]: "Root_T", joints["head"]: "Neck"}
+    bones = map_bones(replace(of, names=tuple(new.get(name, name) for name in of.names)))
+    assert (of.names[bones.joints["neck"]], of.names[bones.joints["head"]]) == ("neck1", "head")
+    assert bones.how["head"] == "structure" and bones.sure["head"] < 0.85
+
+
+def test_parts_of_a_shoulder_are_no_arm() -> None:
+    of, joints = human(Build(hand=2, split=2, collars=False))
+    new = {joint: joint for joint in joints.values()}
+    for side in ("left", "right"):
+        new[f"{side}_upper_arm"], new[f"{side}_upper_arm_part1"] = f"Shoulder_{side}", f"ShoulderPart1_{side}"
+        new[f"{side}_forearm"], new[f"{side}_forearm_part1"] = f"Elbow_{side}", f"ElbowPart1_{side}"
+    of = replace(of, names=tuple(new.get(name, name) for name in of.names))
+    for side in ("left", "right"):
+        assert found(of)[f"{side}_shoulder"] == f"Shoulder_{side}"
+        assert found(of)[f"{side}_elbow"] == f"Elbow_{side}"
+        assert f"{side}_collar" not in found(of)
+
+
+@pytest.mark.parametrize(("left", "right"), [("L", "R"), ("izq", "derecha"), ("links", "rechts"), ("gauche", "droite")])
+def test_sides_that_names_say_go_before_those_that_the_body_shows(left: str, right: str) -> None:
+    """A body without toes and as flat as a board, turned away from the viewer, and a word for the side in its names."""
+    of, joints = human(Build(toes=False))
+    rest, turn = of.rest.copy(), np.diag([-1.0, 0.0, 1.0])
+    rest[:, :3, 3] = of.heads @ turn
+    text = {"left": left, "right": right}
+    names = [f"Bone.{row:03d}." + text.get(name.split("_")[0], "") for row, name in enumerate(of.names)]
+    bones = map_bones(replace(of, names=tuple(names), rest=rest, tails=of.tails @ turn))
+    assert {joint: of.names[row] for joint, row in bones.joints.items()} == joints
+    assert set(bones.how.values()) == {"structure"} and bones.sure["left_hip"] > 0.5
+
+
+def moved(of: Rig, parents: dict[str, str | None], *more: tuple[str, str | None, Any]) -> Rig:
+    """The rig with other parents, and with more bones: name, parent, where; parents before children."""
+    names = [*of.names, *(name for name, *_ in more)]
+    above = {name: of.names[row] if row >= 0 else None for name, row in zip(of.names, of.parents, strict=True)}
+    above |= {name: parent for name, parent, _ in more} | parents
+    order: list[str] = []
+    while len(order) < len(names):
+        order += [name for name in names if name not in order and (above[name] is None or above[name] in order)]
+    rest = np.tile(np.eye(4), (len(names), 1, 1))
+    rest[:, :3, 3] = [*of.heads, *(np.array(at, float) for *_, at in more)]
+    tails = np.array([*of.tails, *(np.array(at, float) + [0, 0, 0.1] for *_, at in more)])
+    rows = [names.index(name) for name in order]
+    yes = np.ones(len(rows), bool)
+    return replace(
+        of,
+        names=tuple(order),
+        parents=np.array([order.index(str(above[name])) if above[name] else -1 for name in order]),
+        rest=rest[rows],
+        tails=tails[rows],
+        use_local_location=yes,
+        connected=~yes,
+        inherit_rotation=yes,
+        owned=~yes,
+    )
+
+
+def test_the_spine_begins_below_all_bones_that_carry_legs_and_chest() -> None:
+    """MikuMikuDance: 全ての親, センター and グルーブ above 腰, the waist; 下半身 holds the legs beside the spine."""
+    of, joints = human(Build(hand=2))
+    above = [
+        ("全ての親", None, (0, 0, 0)),
+        ("センター", "全ての親", (0, 0, 0.6)),
+        ("グルーブ", "センター", (0, 0, 0.62)),
+    ]
+    of = moved(of, {"spine0": "腰", "pelvis": "腰"}, *above, ("腰", "グルーブ", (0, 0, 0.95)))
+    preset = next(each for each in load_presets() if each.name == "MikuMikuDance")
+    new = {bone: preset.names[joint][0] for joint, bone in joints.items() if "_" in joint or joint in ("neck", "head")}
+    new |= {"pelvis": "下半身", "spine0": "上半身", "spine1": "上半身2", "spine2": "上半身3"}
+    for waist in ("腰", "W"):
+        named = replace(of, names=tuple({**new, "腰": waist}.get(name, name) for name in of.names))
+        bones = map_bones(named)
+        got = found(named)
+        assert [got[f"spine{number}"] for number in (1, 2, 3)] == ["上半身", "上半身2", "上半身3"]
+        assert got["pelvis"] == ("腰" if waist == "腰" else "センター")
+        assert len(bones.joints) == 22
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_hips_that_hold_only_the_legs_beside_the_spine(root: bool) -> None:
+    of, joints = human(Build(hand=2, root=root))
+    of = moved(of, {"spine0": "root" if root else None})
+    assert found(of) == joints
+
+
+def test_the_lowest_piece_of_the_spine_is_the_pelvis_where_legs_hang_on_nothing() -> None:
+    of, joints = human(Build(hand=2))
+    of = without(moved(of, {"left_thigh": None, "right_thigh": None, "spine0": None}), "pelvis")
+    got = found(of)
+    assert (got["pelvis"], got["spine1"], got["spine3"]) == ("spine0", "spine1", "spine2")
+    assert {joint: bone for joint, bone in got.items() if "_" in joint} == {
+        joint: bone for joint, bone in joints.items() if "_" in joint
+    }
 
 
 def test_openpose_names_bones_after_their_ends_and_others_do_not() -> None:

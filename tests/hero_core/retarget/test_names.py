@@ -32,6 +32,9 @@ CASES = {
     "shoulder": (("shoulder",), None, ()),
     "ball": (("ball",), None, ()),
     "LeftRightRoll": (("roll",), None, ()),
+    "muslo_izq": (("muslo",), "left", ()),
+    "Oberschenkel rechts": (("oberschenkel",), "right", ()),
+    "bigtoe_01_l": (("big", "toe"), "left", (1,)),
     "": ((), None, ()),
     "...": ((), None, ()),
 }

@@ -130,6 +130,20 @@ def test_tails_that_point_anywhere_do_no_harm() -> None:
     assert found(replace(of, tails=of.heads + [0, 0.05, 0])) == joints
 
 
+def test_a_mitten_is_a_hand() -> None:
+    """All fingers in one chain, far from the wrist, and a thumb that ends before they begin."""
+    of, joints = human(Build(hand=2))
+    tops = [f"{side}_finger{number}_1" for side in ("left", "right") for number in (0, 2, 3)]
+    of = without(of, *tops)
+    rest, tails = of.rest.copy(), of.tails.copy()
+    for row, name in enumerate(of.names):
+        if "finger" in name:
+            rest[row, 0, 3] += 0.07 if name.startswith("left") else -0.07
+            tails[row, 0] += 0.07 if name.startswith("left") else -0.07
+    for seed in range(3):
+        assert found(replace(of, rest=rest, tails=tails), seed) == joints
+
+
 def test_zero_length_bones_do_no_harm() -> None:
     of, joints = human(Build(hand=2))
     assert found(replace(of, tails=of.heads.copy())) == joints
