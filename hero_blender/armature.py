@@ -18,6 +18,7 @@ from hero_core.errors import HeroError
 from hero_core.retarget import BoneKeys, Rig
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys, rotation_channel
+from hero_core.retarget.rig import OBJECT
 
 from . import compat
 
@@ -74,6 +75,7 @@ def read_rig(obj: bpy.types.Object, frame: float | None = None) -> Rig:
         inherit_rotation=np.array([bone.use_inherit_rotation for bone in bones], bool),
         owned=np.isin(list(rows), sorted(_owned(obj))),
         limits=_limits(obj, list(rows)),
+        object_axes=Y_UP[:3, :3] @ np.array(obj.matrix_world @ obj.matrix_basis.inverted_safe(), np.float64)[:3, :3],
     )
 
 
@@ -159,7 +161,7 @@ def curves_of(obj: bpy.types.Object, rig: Rig, keys: BoneKeys, frames: Array, op
     modes = {name: obj.pose.bones[name].rotation_mode for name in (*keys.rotations, *keys.locations)}
     if options.reduce:
         return few_keys(keys, rig, modes, frames, options)
-    return every_pose(keys, modes, frames)
+    return every_pose(keys, rig, modes, frames)
 
 
 def write_action(
@@ -181,8 +183,12 @@ def write_action(
             for channel, values in curve.channels.items():
                 slopes = curve.slopes[channel] if curve.slopes is not None else None
                 reaches = curve.reaches[channel] if curve.reaches is not None else None
-                path = bones[bone_name].path_from_id(channel)
-                _write_curves(place, path, bone_name, curve.frames, values, slopes, reaches)
+                path, group = channel, "Object Transforms"
+                if bone_name != OBJECT:
+                    path, group = bones[bone_name].path_from_id(channel), bone_name
+                else:
+                    values = values + np.array(former.get(channel) or obj.location[:], np.float64)
+                _write_curves(place, path, group, curve.frames, values, slopes, reaches)
         for bone_name in keys.still:
             bone = bones[bone_name]
             if not np.allclose(np.array(bone.matrix_basis), np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
@@ -194,8 +200,6 @@ def write_action(
                 continue  # a preset may know of more than this rig has
             path = bones[bone_name].path_from_id() + (setting if setting.startswith("[") else f".{setting}")
             _write_curves(place, path, bone_name, frames[:1], np.array([[value]]))
-        if keys.travel is not None:
-            _write_curves(place, "location", "Object Transforms", frames, _object_path(obj, keys.travel, former))
     except BaseException:
         bpy.data.actions.remove(action)
         raise
@@ -206,13 +210,6 @@ def write_action(
         setattr(obj, channel, stood)
     compat.assign_action(obj, action)
     return action
-
-
-def _object_path(obj: bpy.types.Object, travel: Array, former: dict[str, tuple[float, ...]]) -> Array:
-    """(N, 3) the object's location channel for a way of (N, 3) through the world, Y up."""
-    above = np.array(obj.matrix_world @ obj.matrix_basis.inverted_safe(), np.float64)[:3, :3]
-    start = np.array(former.get("location") or obj.location[:], np.float64)
-    return start + (travel @ Y_UP[:3, :3]) @ np.linalg.inv(above).T
 
 
 def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:

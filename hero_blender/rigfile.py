@@ -185,7 +185,7 @@ class Fitting:
         if self.options.reduce:
             self._curves = few_keys(self._keys, self.rig, modes, self._frames, self.options)
         else:
-            self._curves = every_pose(self._keys, modes, self._frames)
+            self._curves = every_pose(self._keys, self.rig, modes, self._frames)
         self._seconds["solve"] += solved - started
         self._seconds["reduce_keys"] = time.perf_counter() - solved
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .options import Options
-from .rig import BoneKeys, Reach, Rig, size_of
+from .rig import OBJECT, BoneKeys, Reach, Rig, size_of
 from .rotations import EULER_ORDERS, to_matrix, unit
 
 Array = npt.NDArray[Any]
@@ -116,6 +116,9 @@ class Carried:
                 own = rig.rotations[row] if rig.use_local_location[row] else np.eye(3)
                 if parent >= 0 and not rig.use_local_location[row]:
                     own = rig.rotations[parent]
+                if name == OBJECT:
+                    axes = np.eye(3) if rig.object_axes is None else rig.object_axes
+                    own = np.linalg.inv(rig.to_world[:3, :3]) @ axes
                 self._axes[name] = base @ own
                 head = head + np.einsum("nij,nj->ni", self._axes[name], keys.locations[name])
             rest = rig.rotations[row]

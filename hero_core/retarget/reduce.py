@@ -27,7 +27,7 @@ from .carried import Carried
 from .first_keys import first_keys
 from .legs import hangs_on, keep_feet, legs_of
 from .options import Options
-from .rig import BoneKeys, Rig
+from .rig import BoneKeys, Rig, with_object
 from .rotations import EULER_ORDERS, to_axis_angle, to_euler
 
 Array = npt.NDArray[Any]
@@ -82,14 +82,17 @@ def rotation_channel(mode: str, quaternions: Array) -> tuple[str, Array]:
     return "rotation_quaternion", quaternions
 
 
-def every_pose(keys: BoneKeys, modes: dict[str, str], frames: Array) -> dict[str, Curves]:
+def every_pose(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array) -> dict[str, Curves]:
     """Curves with a key for each pose, in the rotation mode that each bone has; handles are automatic.
+
+    Where the armature object moves, its own are among them as ``OBJECT``, from where it stands.
 
     For a key on every frame, and for few keys as well, the poses first go ``on_frames``.
 
     modes    bone name -> Blender's word for its rotation mode; quaternions where it is missing
     frames   (N,) where the poses stand
     """
+    _, keys = with_object(rig, keys)
     return {name: Curves(frames, _channels(keys, name, modes)) for name in (keys.rotations | keys.locations)}
 
 
@@ -112,7 +115,8 @@ def few_keys(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array, opt
     rests). Where that needs a key for each pose, that is what it gets.
     """
     if len(frames) < 3:
-        return every_pose(keys, modes, frames)
+        return every_pose(keys, rig, modes, frames)
+    rig, keys = with_object(rig, keys)
     bones = set(keys.rotations) | set(keys.locations)
     legs = legs_of(keys, rig)
     if not legs:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..motion import FPS
 
 Array = npt.NDArray[Any]
 
+OBJECT = ""  # stands for the armature object where it is keyed like a bone; no bone has this name
 _BODY = 1.39  # metres from the ankles over the hips up to the head, of a person of 1.7 m
 
 
@@ -35,6 +36,8 @@ class Rig:
     owned                (B,) a constraint or a driver sets the bone: keys on it would be lost or fought over
     limits               (B, 3, 2) lowest and highest Euler angle about the bone's x, y, z (order XYZ, its own axes,
                          relative to rest) in radians, -inf and inf where it is free; None where nothing was read
+    object_axes          (3, 3) what the location channels of the armature object move it by, scene units, Y up; None: as
+                         the scene's axes
     """
 
     name: str
@@ -48,6 +51,7 @@ class Rig:
     inherit_rotation: Array
     owned: Array
     limits: Array | None = None
+    object_axes: Array | None = None
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -165,3 +169,30 @@ def size_of(rig: Rig, keys: BoneKeys) -> float:
         heads = rig.heads[[rig.index[name] for name in names if name is not None]] @ rig.to_world[:3, :3].T
         lengths += float(np.linalg.norm(np.diff(heads, axis=0), axis=-1).sum())
     return lengths / _BODY
+
+
+def with_object(rig: Rig, keys: BoneKeys) -> tuple[Rig, BoneKeys]:
+    """The armature object, where it carries the way, as one more bone above all others that has only a location.
+
+    The values of ``OBJECT`` are those of the object's channels, from where it stands.
+    """
+    if keys.travel is None:
+        return rig, keys
+    axes = np.eye(3) if rig.object_axes is None else rig.object_axes
+
+    def below(first: Any, others: Array) -> Array:
+        return np.concatenate([np.asarray(first, others.dtype)[None], others])
+
+    above = replace(
+        rig,
+        names=(OBJECT, *rig.names),
+        parents=below(-1, rig.parents + 1),
+        rest=below(np.eye(4), rig.rest),
+        tails=below(np.zeros(3), rig.tails),
+        use_local_location=below(True, rig.use_local_location),
+        connected=below(False, rig.connected),
+        inherit_rotation=below(True, rig.inherit_rotation),
+        owned=below(False, rig.owned),
+        limits=None if rig.limits is None else below(np.tile([-np.inf, np.inf], (3, 1)), rig.limits),
+    )
+    return above, replace(keys, locations={**keys.locations, OBJECT: keys.travel @ np.linalg.inv(axes).T}, travel=None)

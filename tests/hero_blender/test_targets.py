@@ -28,6 +28,7 @@ from hero_core import retarget  # noqa: E402
 
 Array = npt.NDArray[Any]
 RAW = Options(pin_feet=False, smooth=False, reduce=False)
+ENDS = ("LeftHand", "RightHand", "LeftFoot", "RightFoot")
 
 
 def motion(count: int = 24, takes: int = 1, seed: int = 0) -> Motion:
@@ -211,6 +212,28 @@ def test_the_object_carries_the_way_and_twice_gives_the_same(blend: Any, turned:
     back = put(obj, RAW, first_frame=3)
     assert np.allclose(obj.location, stood, atol=1e-5)
     assert not any(path == "location" for path, _ in values(obj, bpy.data.actions[back["action"]]))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_few_keys_on_the_object_too(blend: Any, turned: bool) -> None:
+    obj = mixamo(bpy)
+    if turned:
+        obj.location, obj.rotation_euler, obj.scale = (1.0, 2.0, 0.0), (0.2, 0.1, 2.0), (0.01, 0.01, 0.01)
+    options = replace(RAW, root="object")
+
+    def shown(report: dict[str, Any]) -> dict[str, Array]:
+        frames = range(3, 3 + 71, 2)
+        return {end: np.array([place(obj, f"mixamorig:{end}", frame) for frame in frames]) for end in ENDS}
+
+    every = put(obj, options, 60, first_frame=3)
+    before = shown(every)
+    few = put(obj, replace(options, reduce=True), 60, first_frame=3)
+    after = shown(few)
+    path = values(obj, bpy.data.actions[few["action"]])
+    assert len(path["location", 0]) == len(path["location", 2]) < 30  # of 72 frames
+    for end in ENDS:
+        off = np.linalg.norm(after[end] - before[end], axis=-1).max() / few["size"]
+        assert off < 0.0056, end
 
 
 # --- Rigs of every standing ---
