@@ -20,7 +20,7 @@ from hero_core.retarget import BoneMap, Rig, map_bones
 from hero_core.retarget.mapping import partial_map, read_map, resolve
 from hero_core.retarget.vrm import humanoid
 
-from . import armature, rigify, user_files
+from . import armature, rigify, switched, user_files
 from .preferences import preferences
 
 _FILE_MAP = "hero_file_map"  # custom property: joint -> bone as the file that was imported says
@@ -102,8 +102,9 @@ def find(obj: bpy.types.Object, rig: Rig, given: Mapping[str, str] | None = None
                 f"HERO moves the controls of the Rigify rig '{obj.name}' itself and maps its ORG- bones; "
                 f"take '{alien[0]}' out of the bone map, or let the bones be found."
             )
-        rig = inner
-    return map_bones(rig, given, folders(), own_map(obj))
+        return map_bones(inner, given, folders(), own_map(obj))
+    found = map_bones(rig, given, folders(), own_map(obj))
+    return found if given else switched.follow(obj, rig, found)
 
 
 def folders() -> tuple[Path, ...]:

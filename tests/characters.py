@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 # Bone: parent, head and tail in metres; left side and middle, a T-pose that faces -Y.
 MIDDLE = {
     "Hips": (None, (0, 0, 1.0), (0, 0, 1.1)),
@@ -48,3 +50,13 @@ def mixamo(bpy: Any, name: str = "character", without: str = "nothing") -> Any:
             edit.parent = data.edit_bones.get(f"mixamorig:{above}")
     bpy.ops.object.mode_set(mode="OBJECT")
     return rig
+
+
+def rest_angle(obj: Any, upper: str, lower: str, pole: str) -> float:
+    """The pole angle with which the limb stays at rest: what a rigger finds by turning the number until it fits."""
+    bones = obj.data.bones
+    a, b = bones[upper], bones[lower]
+    normal = (b.tail_local - a.head_local).cross(bones[pole].head_local - a.head_local)
+    axes = a.matrix_local.to_3x3()
+    projected = normal.cross(axes.col[1])
+    return -float(np.arctan2(axes.col[0].cross(projected).dot(axes.col[1]), axes.col[0].dot(projected)))
