@@ -80,7 +80,7 @@ class BoneMap:
 
     joints     joint -> row, only those that the rig has; the head of the bone shows the joint
     segments   joint -> rows that turn as one from this joint to the next, top first; twist and helper bones that
-               hang beside the line are not in it, they follow
+               hang beside the line are not in it, they follow; only a foot may hang on another bone
     spine      rows above the pelvis up to the one that carries neck and arms
     how        joint -> "user", "VRM", "preset NAME", "name" or "structure"
     sure       joint -> 0..1
@@ -340,6 +340,9 @@ def _guess(rig: Rig, folders: Sequence[Path], own: Mapping[str, str]) -> _Guess:
         ankle, foot = f"{side}_ankle", f"{side}_foot"
         if ankle not in joints and foot in joints and by_word.get(ankle) == joints[foot]:
             joints[ankle] = joints.pop(foot)
+        elbow, wrist = joints.get(f"{side}_elbow", -1), joints.get(f"{side}_wrist", -1)
+        if min(elbow, wrist) >= 0 and not rig.between(elbow, wrist):  # the target of a hand, not the hand
+            del joints[f"{side}_wrist"]
     how = dict.fromkeys(joints, base[0])
     sure = {joint: sureness(base[0], joint) for joint in joints}
     empty = {joint for joint, names in preset.names.items() if not names} if base[1] is by_preset else set()
@@ -545,7 +548,9 @@ def _line_up(
             (f"{side}_ankle", f"{side}_foot"),
             (f"{side}_elbow", f"{side}_wrist"),
         ):
-            if lower in joints and not (upper in joints and rig.between(joints[upper], joints[lower])):
+            if lower not in joints or (upper in joints and rig.between(joints[upper], joints[lower])):
+                continue
+            if not (upper.endswith("knee") and _floats(rig, joints, side)):
                 _drop(rig, joints, lower, upper, fixed)
         collar, shoulder = f"{side}_collar", f"{side}_shoulder"
         if collar in joints and not rig.between(joints[collar], joints[shoulder]):
@@ -585,7 +590,7 @@ def _line_up(
         for upper, lower in _NEXT.items():
             if (row := joints.get(f"{side}_{upper}")) is not None:
                 end = joints.get(f"{side}_{lower}")
-                segments[f"{side}_{upper}"] = tuple(rig.between(row, end)) if end is not None else (row,)
+                segments[f"{side}_{upper}"] = tuple(rig.between(row, end) if end is not None else ()) or (row,)
     if "neck" in joints:
         segments["neck"] = tuple(rig.between(joints["neck"], joints["head"])) if "head" in joints else (joints["neck"],)
     if "head" in joints:
@@ -594,6 +599,25 @@ def _line_up(
     return BoneMap(
         preset, ordered, segments, spine, {joint: how[joint] for joint in ordered}, {j: sure[j] for j in ordered}
     )
+
+
+def _floats(rig: Rig, joints: Mapping[str, int], side: str) -> bool:
+    """Whether a foot that hangs on no leg lies where the lower leg ends, and no other bone does.
+
+    Low-poly packs come so: a target of inverse kinematics that deforms the foot, parented to the root, and the
+    constraint was lost on the way.
+    """
+    hip, knee, ankle = (joints.get(f"{side}_{part}", -1) for part in ("hip", "knee", "ankle"))
+    if knee < 0 or rig.owned[[hip, knee, ankle]].any():
+        return False
+    if {row for joint, row in joints.items() if joint != "pelvis" and row != ankle}.intersection(rig.line(ankle)):
+        return False
+    upper, lower = rig.heads[knee] - rig.heads[hip], rig.heads[ankle] - rig.heads[knee]
+    lengths = float(np.linalg.norm(upper)), float(np.linalg.norm(lower))
+    if not 0.4 < lengths[1] / max(lengths[0], 1e-12) < 2.5 or float(upper @ lower) < 0.5 * lengths[0] * lengths[1]:
+        return False
+    near = np.flatnonzero(np.linalg.norm(rig.heads - rig.heads[ankle], axis=1) < 0.1 * lengths[1])
+    return not any(rig.between(knee, int(row)) and not words.is_other(rig.names[row]) for row in near)
 
 
 def _drop(rig: Rig, joints: dict[str, int], joint: str, other: str, fixed: Mapping[str, int]) -> None:

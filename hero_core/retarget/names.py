@@ -58,7 +58,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "?arm": ("arm", "팔"),
     "?leg": ("leg", "다리"),
     "?hip": ("hip",),
-    "?palm": ("palm",),
+    "?palm": ("palm", "fist"),
     "spine": (
         "spine", "chest", "torso", "upper torso", "thorax", "abdomen", "waist", "belly", "back", "lower back",
         "upper back", "lower spine", "upper spine", "upper chest", "lower chest", "spine lower", "spine upper",
@@ -197,6 +197,11 @@ def _part(name: str, said_often: set[str]) -> tuple[str, float] | None:
 _LOOK_UP = {tuple(sorted(way.split())): part for part, ways in _PARTS.items() for way in ways}
 
 
+# Part of a limb -> the part above it, from the top down.
+_ABOVE = {"hip": "", "knee": "hip", "ankle": "knee", "foot": "ankle", "shoulder": "", "elbow": "shoulder",
+          "wrist": "elbow", "collar": ""}  # fmt: skip
+
+
 def joints_of(names: Sequence[str], parents: Sequence[int]) -> dict[str, tuple[int, float]]:
     """Joint -> row of the bone whose name says it, and how clearly it does (0..1).
 
@@ -228,10 +233,15 @@ def joints_of(names: Sequence[str], parents: Sequence[int]) -> dict[str, tuple[i
         if candidates:
             joints[part] = best(candidates)
     for side in SIDES:
-        for part, candidates in _settle(found[side], parents).items():
-            if part in ("pelvis", "neck", "head", "spine"):  # "pelvis.L" is a helper of the hip
-                continue
-            joints[f"{side}_{part}"] = best(candidates)
+        parts = _settle(found[side], parents)
+        for part, upper in _ABOVE.items():
+            candidates = parts.get(part, [])
+            if f"{side}_{upper}" in joints:  # not the target or pole of the same name, if another hangs there
+                top = joints[f"{side}_{upper}"][0]
+                hanging = [each for each in candidates if _hangs_below(each[1], top, parents)]
+                candidates = hanging or ([] if part in ("wrist", "foot") else candidates)
+            if candidates:
+                joints[f"{side}_{part}"] = best(candidates)
     return joints
 
 
@@ -251,6 +261,18 @@ def _settle(seen: Mapping[str, list[tuple[float, int]]], parents: Sequence[int])
     """The parts of one side with the words decided that depend on the others."""
     parts = {part: list(rows) for part, rows in seen.items() if not part.startswith("?")}
     shoulder, arm, palm, leg, hip = (seen.get(f"?{part}", []) for part in ("shoulder", "arm", "palm", "leg", "hip"))
+    arms = (*parts.get("shoulder", []), *shoulder, *arm)
+    for part, roots, other in (
+        ("knee", (*parts.get("hip", []), *hip), leg),
+        ("elbow", parts.get("shoulder", []), arm),
+        ("wrist", arms, palm),
+    ):
+
+        def hang(rows: Sequence[tuple[float, int]], roots: Sequence[tuple[float, int]] = tuple(roots)) -> bool:
+            return any(_hangs_below(row, top, parents) for _, row in rows for _, top in roots)
+
+        if part in parts and not hang(parts[part]) and hang(other):
+            del parts[part]  # poles of a thigh and a leg, of an upper arm and an arm; the target of a fist
     if arm and "shoulder" not in parts:
         parts["shoulder"] = arm
     elif arm and "elbow" not in parts:

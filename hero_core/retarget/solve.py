@@ -199,10 +199,15 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
     _turn_limbs(turns, limbs, bones, rest)
     _turn_feet(turns, soles, bones, rest)
 
-    # A rig in several pieces: a piece that does not hang on the pelvis is carried along as if it did.
+    # A rig in several pieces: a piece that does not hang on the pelvis is carried along as if it did, and a foot
+    # that is not parented to its leg as if it were.
     pelvis = bones.joints["pelvis"]
     pieces = [row for row in turns if row != pelvis and not any(up_row in turns for up_row in rig.line(row)[1:])]
-    carriers = dict.fromkeys(pieces, pelvis_turn)
+    carriers = dict.fromkeys(pieces, pelvis)
+    for side in _SIDES:
+        if (row := bones.joints.get(f"{side}_ankle", -1)) in carriers:
+            carriers[row] = bones.segments[f"{side}_knee"][-1]
+    pieces.sort(key=lambda row: carriers[row] != pelvis)  # legs before what they carry
 
     scale = rest.leg / _leg_length(joints)
     way = joints[:, 0] * scale  # (N, 3) scene units, Y up
@@ -212,6 +217,7 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
     ends = [bones.joints[f"{side}_{name}"] for side in _SIDES for name in ("hip", "shoulder")]
     ends += [bones.joints["head"]] if "head" in bones.joints else []
     ends += [bones.joints[name] for name in ("left_ankle", "right_ankle") if name in bones.joints]
+    ends += carriers.values()
     _, heads = _forward(rig, turns, pelvis, path, pieces, carriers, {up for row in ends for up in rig.line(row)})
     gap: Any = _height_over_floor(floors, heads, rest, bones)
     floor = Floor(up, rest.level, rest.floor)
@@ -690,11 +696,12 @@ def _forward(
     pelvis: int,
     path: Array,
     pieces: list[int],
-    carriers: dict[int, Array],
+    carriers: dict[int, int],
     only: set[int] | None = None,
 ) -> tuple[Array, Array]:
     """(N, B, 3, 3) turns and (N, B, 3) heads of all bones; the pelvis follows ``path`` (N, 3).
 
+    pieces, carriers: rows that hang on no bone that turns, and for each the row that carries it as if it hung there
     only: rows that are wanted, with all that they hang on; the others stay unset.
     """
     count = len(path)
@@ -718,7 +725,8 @@ def _forward(
     for row in pieces:  # moved as a whole, with what hangs on it
         if only is not None and row not in only:
             continue
-        shift = path + carriers[row] @ (rig.heads[row] - rig.heads[pelvis]) - heads[:, row]
+        carrier = carriers[row]
+        shift = heads[:, carrier] + all_turns[:, carrier] @ (rig.heads[row] - rig.heads[carrier]) - heads[:, row]
         for below in _below(rig, row):
             heads[:, below] += shift
     return all_turns, heads

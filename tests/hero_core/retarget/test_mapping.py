@@ -403,6 +403,67 @@ def test_the_lowest_piece_of_the_spine_is_the_pelvis_where_legs_hang_on_nothing(
     }
 
 
+LOW_POLY = {
+    "pelvis": "Hips", "spine0": "Abdomen", "spine1": "Torso", "spine2": "Chest", "neck1": "Neck", "head": "Head",
+    **{
+        f"{side}_{bone}": f"{name}.{text}"
+        for side, text in (("left", "L"), ("right", "R"))
+        for bone, name in (("thigh", "UpperLeg"), ("shin", "LowerLeg"), ("foot", "Foot"), ("toe", "Toes"),
+                           ("collar", "Shoulder"), ("upper_arm", "UpperArm"), ("forearm", "LowerArm"), ("hand", "Fist"))
+    },
+}  # fmt: skip
+
+
+def low_poly(*more: tuple[str, str | None, Any], **parents: str | None) -> tuple[Rig, dict[str, str]]:
+    of, joints = human(Build(arms=40, root=True))
+    of = moved(of, dict(parents), *more)
+    return replace(of, names=tuple(LOW_POLY.get(name, name) for name in of.names)), {
+        joint: LOW_POLY.get(bone, bone) for joint, bone in joints.items()
+    }
+
+
+def test_feet_that_hang_on_the_root_are_feet_where_the_legs_end() -> None:
+    of, joints = low_poly(left_foot="root", right_foot="root")
+    bones = map_bones(of)
+    assert found(of) == joints
+    assert [of.names[row] for row in bones.segments["left_knee"]] == ["LowerLeg.L"]
+
+
+def test_feet_that_hang_on_the_root_elsewhere_are_none() -> None:
+    of, joints = low_poly(left_foot="root", right_foot="root")
+    rest = of.rest.copy()
+    for row, name in enumerate(of.names):
+        if name.startswith(("Foot", "Toes")):
+            rest[row, 2, 3] += 1.5
+    got = found(replace(of, rest=rest))
+    assert set(joints) - set(got) == {f"{side}_{part}" for side in ("left", "right") for part in ("ankle", "foot")}
+    owned = np.array([name.startswith("LowerLeg") for name in of.names])  # a constraint draws the leg to that target
+    assert "left_ankle" not in found(replace(of, owned=owned))
+
+
+def test_poles_and_targets_with_the_names_of_joints_are_none() -> None:
+    """Riggers call them "Knee.L", "Hand.L": what hangs where the joint does is the joint."""
+    targets = [
+        (f"{name}.{text}", None, (sign * x, y, z))
+        for sign, text in ((1, "L"), (-1, "R"))
+        for name, x, y, z in (
+            ("Knee", 0.1, -1, 0.5),
+            ("Elbow", 0.4, 1, 1.2),
+            ("Hand", 0.5, 0, 1),
+            ("Ankle", 0.1, 0, 0.1),
+        )
+    ]
+    of, joints = low_poly(*targets)
+    assert found(of) == joints
+    names = {"UpperLeg": "Thigh", "LowerLeg": "Leg", "UpperArm": "Bicep", "LowerArm": "Arm", "Fist": "Palm"}
+
+    def other(name: str) -> str:
+        return names.get(name[:-2], name[:-2]) + name[-2:] if name[-2:] in (".L", ".R") else name
+
+    of = replace(of, names=tuple(other(name) for name in of.names))
+    assert found(of) == {joint: other(bone) for joint, bone in joints.items()}
+
+
 def test_openpose_names_bones_after_their_ends_and_others_do_not() -> None:
     of, joints = human(Build(hand=0, collars=False))
     parts = {"hip": "Hip", "knee": "Knee", "ankle": "Ankle", "foot": "BigToe", "shoulder": "Shoulder", "elbow": "Elbow"}

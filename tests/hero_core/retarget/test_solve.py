@@ -232,6 +232,23 @@ def test_standing_feet_are_level_whatever_the_slope_of_the_motion() -> None:
         assert np.degrees(np.arccos(turned_up[:, 2])).max() < 1.0
 
 
+@pytest.mark.parametrize("options", [AS_IT_IS, Options()])
+def test_a_foot_that_hangs_on_nothing_stays_at_the_end_of_its_leg(options: Options) -> None:
+    """Targets of inverse kinematics that deform the foot, in files that have lost the constraint."""
+    whole = rig(30.0)
+    loose = whole.parents.copy()
+    for joint in ("left_ankle", "right_ankle"):
+        loose[J[joint]] = -1
+    of = replace(whole, parents=loose)
+    joints = walk(40)
+    keys, same = keyed(joints, of, options), keyed(joints, whole, options)
+    assert keys.joints == same.joints
+    heads, turns = played(keys, of)
+    others, other_turns = played(same, whole)
+    np.testing.assert_allclose(heads, others, atol=1e-6)
+    np.testing.assert_allclose(turns, other_turns, atol=1e-6)
+
+
 def test_one_pose_is_enough() -> None:
     of = rig(45.0)
     joints = walk(1)
