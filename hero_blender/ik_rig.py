@@ -108,8 +108,20 @@ def _cannot(obj: bpy.types.Object, rig: Rig, constraint: Any) -> str | None:
         constraint.pole_subtarget not in rig.index or rig.owned[rig.index[constraint.pole_subtarget]]
     ):
         return f"has a pole, '{constraint.pole_subtarget}', that a constraint or driver owns"
+    for name in (constraint.subtarget, constraint.pole_subtarget if constraint.pole_target == obj else ""):
+        carrier = _carrier(obj, name) if name else None
+        if carrier is not None:
+            return f"has '{name}' carried by the constraint '{carrier}'; set the influence of that to 0"
     if constraint.influence < 1.0:
         return f"has {constraint.influence:.0%} of the influence; give it all or none"
+    return None
+
+
+def _carrier(obj: bpy.types.Object, name: str) -> str | None:
+    """A constraint that takes a bone along with something, so that its keys do not say where it is."""
+    for each in obj.pose.bones[name].constraints:
+        if each.type == "CHILD_OF" and not each.mute and each.influence > 0 and each.target is not None:
+            return each.name
     return None
 
 

@@ -220,6 +220,16 @@ def test_half_an_ik_and_one_that_bends_the_body_are_said(blend: Any) -> None:
     assert any("RightLeg" in each and "up to 'mixamorig:Hips'" in each for each in report["left_alone"])
 
 
+def test_a_target_that_is_carried_is_said(blend: Any) -> None:
+    obj = with_ik()
+    for name, influence in (("IK_LeftHand", 1.0), ("Pole_RightUpLeg", 1.0), ("IK_RightHand", 0.0)):
+        carrier = obj.pose.bones[name].constraints.new("CHILD_OF")
+        carrier.target, carrier.subtarget, carrier.influence = obj, "mixamorig:Spine2", influence
+    report = rigfile.retarget_motion(obj, Motion(walk(6)[None], None, np.array([6])), options=RAW)
+    assert len(report["left_alone"]) == 2
+    assert all("carried by the constraint 'Child Of'" in each for each in report["left_alone"])
+
+
 def test_an_ik_on_the_foot_itself_and_one_that_reaches_for_nothing(blend: Any) -> None:
     obj = with_ik(poles=False, copies=False)
     for side in ("Left", "Right"):
