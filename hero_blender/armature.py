@@ -95,6 +95,8 @@ def _owned(obj: bpy.types.Object) -> set[str]:
         for constraint in bone.constraints:
             if constraint.type not in _OWNERS or constraint.mute or constraint.influence == 0.0:
                 continue
+            if not constraint.is_valid:  # its target is gone, and it moves nothing
+                continue
             owned.add(bone.name)
             if constraint.type in {"IK", "SPLINE_IK"}:
                 chain = [bone, *bone.parent_recursive]

@@ -249,6 +249,19 @@ def test_twice_gives_the_same_and_keeps_the_first(walker: Any) -> None:
     assert values("take") == values("take.001")
 
 
+def test_a_constraint_that_has_lost_its_target_owns_nothing(walker: Any) -> None:
+    """Characters taken out of the scene that they were posed in; inverse kinematics would own a whole leg."""
+    foot = walker.pose.bones["LeftFoot"].constraints.new("IK")
+    foot.chain_count = 3
+    walker.pose.bones["Head"].constraints.new("DAMPED_TRACK")
+    hand = walker.pose.bones["LeftHand"].constraints.new("IK")
+    hand.target, hand.subtarget = walker, "a bone that was deleted"
+    assert not armature.read_rig(walker).owned.any()
+    foot.target = bpy.data.objects.new("target", None)
+    rig = armature.read_rig(walker)
+    assert {rig.names[row] for row in np.flatnonzero(rig.owned)} == {"LeftFoot", "LeftLeg", "LeftUpLeg"}
+
+
 def test_a_bone_that_a_constraint_owns_is_left_alone(walker: Any) -> None:
     empty = bpy.data.objects.new("Target", None)
     bpy.context.scene.collection.objects.link(empty)
