@@ -59,7 +59,7 @@ def find(obj: bpy.types.Object, rig: Rig, bones: BoneMap) -> tuple[list[Chain], 
                 (
                     each
                     for each in obj.pose.bones[rig.names[row]].constraints
-                    if each.type == "IK" and each.target is not None and not each.mute and each.influence > 0
+                    if each.type == "IK" and each.target and each.is_valid and not each.mute and each.influence > 0
                 ),
                 None,
             )
