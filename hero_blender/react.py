@@ -235,10 +235,8 @@ def fit(
     """Each take on its way to the armature; nothing is changed yet."""
     stood = None if about.stood is None else np.array(about.stood).reshape(4, 4)
     for take in range(len(motion.lengths)):
-        fitting = rigfile.Fitting(armature, motion, take, first_frame, scene, options, about.place(take), stood)
-        if about.rate is not None:
-            fitting.frames_per_pose = about.rate / motion.fps * about.place(take).time_scale
-        yield fitting
+        place = about.place(take)
+        yield rigfile.Fitting(armature, motion, take, first_frame, scene, options, place, stood, about.rate)
 
 
 def write_takes(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hero_core.motion import Motion
 from hero_core.retarget import Rig
 from hero_core.retarget.contacts import find
-from hero_core.retarget.frames import between, runs_on, whole_frames
+from hero_core.retarget.frames import between, whole_frames
 from hero_core.retarget.measure import cost, measure
 from hero_core.retarget.options import Options
 
@@ -38,10 +38,16 @@ def measured(
     """
     former, at = compat.assigned_action(obj), scene.frame_current_final
     joints = motion.take(take)
-    contacts = report["contacts"] or find(joints, rigfile.contacts_of(motion, take)).named()
     poses = report["first_frame"] + report["frames_per_pose"] * np.arange(len(joints))
     frames = whole_frames(poses, False)
-    joints, contacts = between(poses, joints.astype(np.float64), frames), runs_on(contacts, poses, frames)
+    contacts = {
+        name: [(int(first - frames[0]), int(last - frames[0]) + 1) for first, last in runs]
+        for name, runs in (report["contacts"] or {}).items()
+    }
+    if not contacts:
+        places = np.clip((frames - report["first_frame"]) / report["frames_per_pose"], 0, len(joints) - 1)
+        contacts = find(joints, rigfile.contacts_of(motion, take)).at(places).named()
+    joints = between(poses, joints.astype(np.float64), frames)
     rig = armature.read_rig(obj, report["first_frame"])
     bones = {joint: bone for joint, bone in report["map"].items() if bone}
     rest = {joint: (rig.to_world @ np.append(rig.heads[rig.index[bone]], 1.0))[:3] for joint, bone in bones.items()}

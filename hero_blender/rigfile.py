@@ -19,7 +19,7 @@ from hero_core.motion import Motion
 from hero_core.place import Place
 from hero_core.place import put as place_on
 from hero_core.retarget import BoneKeys
-from hero_core.retarget.frames import on_frames, whole_frames
+from hero_core.retarget.frames import whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
 from hero_core.retarget.rig import size_of
@@ -145,7 +145,9 @@ class Fitting:
         options: Options | None = None,
         place: Place | None = None,
         stood: Array | None = None,
+        rate: float | None = None,
     ) -> None:
+        """Arguments as in ``retarget_motion``; ``rate``: frames a second for which keys are made, None: the scene's."""
         started = time.perf_counter()
         scene, place = scene or bpy.context.scene, place or Place()
         self.options = replace(options or Options(), start=place.start)
@@ -159,12 +161,15 @@ class Fitting:
         self._modes = {bone.name: bone.rotation_mode for bone in obj.pose.bones}
         self._chains, self._left_alone = [], []  # type: ignore[var-annotated]
         self._keys: BoneKeys | None = None
+        self.first_frame = first_frame
+        self.frames_per_pose = (rate or scene.render.fps / scene.render.fps_base) / motion.fps * place.time_scale
+        poses = first_frame + self.frames_per_pose * np.arange(max(len(self._joints), 1))
+        self._frames, self._whole = whole_frames(poses, self.options.reduce), len(whole_frames(poses, False))
+        self._at = np.clip((self._frames - first_frame) / self.frames_per_pose, 0, len(poses) - 1)
         if rigify.is_control_rig(obj):
-            self._keys = rigify.solve(obj, self.rig, self._joints, self.bones, self.options, self._contacts)
+            self._keys = rigify.solve(obj, self.rig, self._joints, self.bones, self.options, self._contacts, self._at)
         else:
             self._chains, self._left_alone = ik_rig.find(obj, self.rig, self.bones)
-        self.first_frame = first_frame
-        self.frames_per_pose = scene.render.fps / scene.render.fps_base / motion.fps * place.time_scale
         self._curves: dict[str, Curves] | None = None
         self._seconds = {"read_rig": read - started, "solve": time.perf_counter() - read}
 
@@ -172,15 +177,11 @@ class Fitting:
         """The solve, and the keys; no bpy."""
         started = time.perf_counter()
         if self._keys is None:
-            posed = retarget.pose(self._joints, self.rig, self.bones, self.options, self._contacts)
+            posed = retarget.pose(self._joints, self.rig, self.bones, self.options, self._contacts, self._at)
             self._keys = to_keys(posed, self.rig, self.bones, self.options)
             if self._chains:
                 self._keys = ik_rig.steer(self._chains, self.rig, self.bones, posed, self._keys, self.options)
         solved = time.perf_counter()
-        self._stands = self._keys.contacts
-        poses = self.first_frame + self.frames_per_pose * np.arange(self._keys.poses)
-        self._frames, self._whole = whole_frames(poses, self.options.reduce), len(whole_frames(poses, False))
-        self._keys = on_frames(self._keys, poses, self._frames)
         modes = {name: self._modes[name] for name in (*self._keys.rotations, *self._keys.locations)}
         if self.options.reduce:
             self._curves = few_keys(self._keys, self.rig, modes, self._frames, self.options)
@@ -207,7 +208,7 @@ class Fitting:
             "map": keys.joints,
             "found": {joint: {"how": bones.how[joint], "sure": round(bones.sure[joint], 2)} for joint in bones.joints},
             "measures": keys.measures,
-            "contacts": self._stands,
+            "contacts": self._standing(keys),
             "skipped": list(keys.skipped),
             "left_alone": self._left_alone,
             "keys": {
@@ -217,6 +218,15 @@ class Fitting:
                 "written": sum(each.size for curve in curves.values() for each in curve.channels.values()),
             },
             "seconds": {**self._seconds, "write_keys": time.perf_counter() - started},
+        }
+
+    def _standing(self, keys: BoneKeys) -> dict[str, list[tuple[int, int]]] | None:
+        """Heel or ball of a foot -> (first, last) frames of the scene between which it stands; None: not looked at."""
+        if keys.contacts is None:
+            return None
+        return {
+            name: [(int(self._frames[first]), int(self._frames[end - 1])) for first, end in runs]
+            for name, runs in keys.contacts.items()
         }
 
 

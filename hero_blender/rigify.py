@@ -109,6 +109,7 @@ def solve(
     bones: BoneMap | None = None,
     options: Options | None = None,
     contacts: Array | None = None,
+    at: Array | None = None,
 ) -> BoneKeys:
     """Keys of the controls such that the skeleton inside moves as ``joints`` (N, 22, 3) do; see ``retarget.solve``.
 
@@ -120,7 +121,7 @@ def solve(
     bones, options = bones or map_bones(inner), options or Options()
     if not bones.spine:
         raise HeroError(f"The Rigify rig '{obj.name}' has no spine; generate it from a human metarig.")
-    return _Controls(obj, rig, inner, bones, pose(joints, inner, bones, options, contacts), options).keys()
+    return _Controls(obj, rig, inner, bones, pose(joints, inner, bones, options, contacts, at), options).keys()
 
 
 class _Controls:
@@ -226,6 +227,7 @@ class _Controls:
             measures=dict(self.solved.measures),
             contacts=self.solved.contacts.named() if self.solved.contacts is not None else None,
             limbs=tuple(self.reaches),
+            rate=self.solved.rate,
         )
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
 _STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
 _SLIDE = 0.0097  # m/s at which feet that stand may slide in the mean
+_NO_WORSE = 1.2  # or this many times as fast as they do with all keys
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight
 _POLE = 0.6  # a pole target aims the plane of its limb: it is about as far from that as the end of the limb
@@ -73,11 +74,13 @@ class Carried:
         options: Options,
         for_feet: float,
         spent: dict[str, Array] | None,
+        on_floor: dict[int, Array] | None = None,
     ) -> None:
         """``values`` (C, T, N) are those of the channels, location last; ``everyone``: all keyed bones.
 
         ``for_feet``: share of the tolerance that the tracks may take at the feet; ``spent``: bone -> (N,) radians of
-        its tolerance that are used up already, None where legs are to make up later for what these tracks do.
+        its tolerance that are used up already, None where legs are to make up later for what these tracks do;
+        ``on_floor``: of another instance for the same motion, where ``keys`` are not quite the motion's any more.
         """
         self.names, self.modes, self.values, self.count = names, modes, values, keys.poses
         self.placed = [track for track, name in enumerate(names) if name in keys.locations]
@@ -92,7 +95,8 @@ class Carried:
         w, x, y, z = np.moveaxis(turned, -1, 0)
         self._back = np.array([[w, x, y, z], [-x, w, z, -y], [-y, -z, w, x], [-z, y, -x, w]])  # (4, 4, T, N)
         self._follow(keys, rig, everyone)
-        self._watch(keys, rig, options, for_feet, spent is None)
+        self.on_floor: dict[int, Array] = {}  # where each point that may stand goes over the floor, (2, N) metres
+        self._watch(keys, rig, options, for_feet, spent is None, on_floor or {})
 
     def _follow(self, keys: BoneKeys, rig: Rig, everyone: list[str]) -> None:
         """Where all keyed bones are."""
@@ -127,28 +131,35 @@ class Carried:
                 turn = turn @ to_matrix(keys.rotations[name])
             self.frames_of[name], self._turns[name], self.heads[name] = turn, turn @ rest.T, head
 
-    def _watch(self, keys: BoneKeys, rig: Rig, options: Options, for_feet: float, first: bool) -> None:
+    def _watch(
+        self, keys: BoneKeys, rig: Rig, options: Options, for_feet: float, first: bool, on_floor: dict[int, Array]
+    ) -> None:
         """What is watched, and what pulls at it."""
         world = rig.to_world[:3, :3]
-        tolerance = options.millimetres * 1e-3 * size_of(rig, keys)  # scene units
+        size = size_of(rig, keys)
+        tolerance = options.millimetres * 1e-3 * size  # scene units
+        at_legs = tolerance * min(keys.scale / size, 1.0)  # very short ones cannot make up for more
         hips = [rig.index[bone] for side in ("left", "right") if (bone := keys.joints.get(f"{side}_hip")) in self._rows]
-        self._stands: list[tuple[int, Array, Array]] = []  # end, (N,) metres of its tolerance, poses that are followed
+        # End, (N,) metres of its tolerance, poses that are followed, and (2, N) its place over the floor in metres.
+        self._stands: list[tuple[int, Array, Array, Array]] = []
         begins: list[int] = []
         pulls: list[_Pull] = []
         into: list[Array] = []  # of each end, (N, 3, 3): armature space to tolerances
-        for carrier, row, share, place, standing in self._points(keys, rig):
+        for number, (carrier, row, share, place, standing) in enumerate(self._points(keys, rig)):
             end = self.heads[carrier] + self._turns[carrier] @ (place - rig.heads[self._rows[carrier]])
             speed = np.linalg.norm(np.gradient(end @ world.T, axis=0), axis=-1) * keys.rate / keys.scale
             rests = (np.clip(speed, _STILL[0], _MOVING[0]) - _STILL[0]) / (_MOVING[0] - _STILL[0])
             allowed = tolerance * share * (_STILL[1] + (_MOVING[1] - _STILL[1]) * rests)
             if for_feet < 1.0 and any(hip in rig.line(row) for hip in hips):
                 # The body only has to leave the legs something that they can make up for; feet rest on the legs.
-                limit = np.full(self.count, tolerance * for_feet)
+                limit = np.full(self.count, at_legs * for_feet)
                 allowed = limit if first else np.minimum(allowed, limit)
+            if standing:
+                self.on_floor[number] = on_floor.get(number, (end @ world.T)[:, ::2].T / keys.scale)
             some = self._pulls(len(into), end, 1.0, self._line(carrier))
             if some:
                 if standing and not (first and for_feet < 1.0):
-                    self._stands.append((len(into), allowed / keys.scale, np.array(standing)))
+                    self._stands.append((len(into), allowed / keys.scale, np.array(standing), self.on_floor[number]))
                 begins.append(len(pulls))
                 pulls += some
                 into.append(world / allowed[:, None, None])
@@ -294,17 +305,21 @@ class Carried:
 
     def hold(self, errors: Array) -> bool:
         """Whether standing feet slide more than they may; if so, less is allowed to them from now on."""
-        moved = np.add.reduceat(self._shares(errors), self._ends, axis=1) if self._stands else errors
-        speeds = []
-        for end, metres, poses in self._stands:
-            way = moved[::2, end] * metres  # over the floor
-            speeds.append(np.hypot(*(way[:, poses + 1] - way[:, poses])) * self._rate)
-        mean = float(np.concatenate(speeds).mean()) if speeds else 0.0
-        if mean <= _SLIDE:
+        if not self._stands:
             return False
-        tighter = min(max(mean / _SLIDE, 1.1), 1.5)
-        for (end, metres, poses), own in zip(self._stands, speeds, strict=True):
-            if own.mean() > _SLIDE:
+        moved = np.add.reduceat(self._shares(errors), self._ends, axis=1)
+        speeds: list[Array] = []
+        before: list[Array] = []  # with all keys
+        for end, metres, poses, whole in self._stands:
+            for found, way in ((before, whole), (speeds, whole + moved[::2, end] * metres)):
+                found.append(np.hypot(*(way[:, poses + 1] - way[:, poses])) * self._rate)
+        mean = float(np.concatenate(speeds).mean())
+        limit = max(_SLIDE, _NO_WORSE * float(np.concatenate(before).mean()))
+        if mean <= limit:
+            return False
+        tighter = min(max(mean / limit, 1.1), 1.5)
+        for (end, metres, poses, _), own in zip(self._stands, speeds, strict=True):
+            if own.mean() > limit:
                 standing = np.unique([poses, poses + 1])
                 pulls = np.flatnonzero(self._end_of == end)
                 self._maps[:, :, pulls[:, None], standing] *= tighter

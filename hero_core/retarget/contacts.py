@@ -53,6 +53,20 @@ class Contacts:
             for column, side in enumerate(("left", "right"))
         }
 
+    def at(self, places: Array) -> Contacts:
+        """The same at (F,) ascending places, counted in poses: what stands in the poses before and behind stands."""
+        last = len(self.heel) - 1
+        before, behind = (
+            np.clip(pose, 0, last).astype(int) for pose in (np.floor(places + 1e-6), np.ceil(places - 1e-6))
+        )
+        plants = []
+        for side in self.plants:
+            ends = [np.searchsorted(places, (first - 1e-6, end - 1 + 1e-6)).tolist() for first, end in side]
+            plants.append(tuple((first, end) for first, end in ends if end > first))
+        return Contacts(
+            self.heel[before] & self.heel[behind], self.ball[before] & self.ball[behind], (plants[0], plants[1])
+        )
+
     def without(self, heel: Array, ball: Array) -> Contacts:
         """The same without the poses in which (N, 2) ``heel`` and ``ball`` say so; what is too short then goes too."""
         heel, ball = self.heel & ~heel, self.ball & ~ball

@@ -87,7 +87,6 @@ def every_pose(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array) -
 
     Where the armature object moves, its own are among them as ``OBJECT``, from where it stands.
 
-    For a key on every frame, and for few keys as well, the poses first go ``on_frames``.
 
     modes    bone name -> Blender's word for its rotation mode; quaternions where it is missing
     frames   (N,) where the poses stand
@@ -126,7 +125,8 @@ def few_keys(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array, opt
     trunk = _Reduction(keys, rig, modes, frames, options, bones - below, _FOR_LEGS)
     curves = trunk.curves()
     keys, spent = keep_feet(keys, rig, legs, trunk.carried, trunk.fitted)
-    curves |= _Reduction(keys, rig, modes, frames, options, below, 1.0 - _FOR_LEGS, spent).curves()
+    on_floor = trunk.carried.on_floor
+    curves |= _Reduction(keys, rig, modes, frames, options, below, 1.0 - _FOR_LEGS, spent, on_floor).curves()
     return curves
 
 
@@ -150,8 +150,9 @@ class _Reduction:
         active: set[str],
         for_feet: float = 1.0,
         spent: dict[str, Array] | None = None,
+        on_floor: dict[int, Array] | None = None,
     ) -> None:
-        """``active``: the bones to reduce; ``for_feet`` and ``spent`` as in ``Carried``."""
+        """``active``: the bones to reduce; ``for_feet``, ``spent`` and ``on_floor`` as in ``Carried``."""
         everyone = sorted(keys.rotations | keys.locations, key=lambda name: rig.index[name])  # parents before children
         self.names = [name for name in everyone if name in active]
         self.channels = {name: _channels(keys, name, modes) for name in self.names}
@@ -162,7 +163,9 @@ class _Reduction:
         for track, name in enumerate(self.names):
             for channel, values in self.channels[name].items():
                 self.values[_columns(channel, values), track] = values.T
-        self.carried = Carried(keys, rig, self.names, everyone, turning, self.values, options, for_feet, spent)
+        self.carried = Carried(
+            keys, rig, self.names, everyone, turning, self.values, options, for_feet, spent, on_floor
+        )
         self.fitted = self.values.copy()
         self.lean = np.ones((len(self.names), self.count))
         self._single_out()

@@ -23,16 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import HeroError
-from ..motion import JOINTS
+from ..motion import FPS, JOINTS
 from . import feet as standing
 from .contacts import Contacts, find, floor_of, speeds
 from .feet import Floor, Foot
-from .ik import two_bone
+from .frames import between
+from .ik import STRAIGHT, two_bone
 from .limits import clamp
 from .mapping import BoneMap
 from .options import Options
 from .rig import BoneKeys, Rig
-from .rotations import across, basis, continuous, cross, slerp, swing, to_quaternion, unit
+from .rotations import across, basis, continuous, cross, slerp, swing, to_matrix, to_quaternion, unit
 from .smooth import clean, gaussian, is_jittery
 from .twist import spread
 
@@ -44,6 +45,7 @@ _LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle")
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
 _TURN_LIMITS = np.radians([25.0, 60.0])
+_REACHED = 0.9999  # of its length to which a limb reaches for where it has been found to reach already
 _TRUNK = ("pelvis", "left_shoulder", "right_shoulder", "head")  # what must not sink into the floor
 _NEAR_FLOOR = 0.06  # m; what comes lower in the motion may come as low on the rig
 _FOLDED = (0.2, 0.45)  # of the arm's length; nearer to the shoulder than that a hand does not keep its place
@@ -63,6 +65,7 @@ class Pose:
     contacts   when heels and balls of the feet stand; None where feet are not to be held
     measures   "skating_before", "skating_after": mean speed in m/s of standing feet, for a body of the motion's size;
              "hips_lowered": most by which the hips came down for feet to stay, m likewise; only where feet are held
+    rate     poses for each second of the motion
     """
 
     turns: Array
@@ -74,6 +77,7 @@ class Pose:
     path: Array
     contacts: Contacts | None = None
     measures: dict[str, float] = field(default_factory=dict)
+    rate: float = FPS
 
 
 @dataclass
@@ -86,7 +90,12 @@ class _Limb:
 
 
 def solve(
-    joints: Array, rig: Rig, bones: BoneMap, options: Options | None = None, contacts: Array | None = None
+    joints: Array,
+    rig: Rig,
+    bones: BoneMap,
+    options: Options | None = None,
+    contacts: Array | None = None,
+    at: Array | None = None,
 ) -> BoneKeys:
     """Keys that make the rig move as the joints do.
 
@@ -94,24 +103,33 @@ def solve(
     are kept (a motion that faces +Z faces -Y in Blender, however the armature object is turned), hips travel by the
     leg-length ratio, and the height is such that the feet of the rig reach the floor on which it rests.
     contacts: (N, 4) in 0..1, the last four HumanML3D features, or None; they help to find feet that stand.
+    at: as in ``pose``.
     Raises HeroError for joints that are not finite or of another shape, and for a rig with limbs of no length.
     """
     options = options or Options()
-    return to_keys(pose(joints, rig, bones, options, contacts), rig, bones, options)
+    return to_keys(pose(joints, rig, bones, options, contacts, at), rig, bones, options)
 
 
 def pose(
-    joints: Array, rig: Rig, bones: BoneMap, options: Options | None = None, contacts: Array | None = None
+    joints: Array,
+    rig: Rig,
+    bones: BoneMap,
+    options: Options | None = None,
+    contacts: Array | None = None,
+    at: Array | None = None,
 ) -> Pose:
     """The solve without the channels: what an adaptor for control rigs starts from. Arguments as in ``solve``.
 
+    at: (F,) ascending places, counted in poses from 0, at which the rig is posed instead: frames of a scene, which lie
+    between the poses. Everything runs along cubics there, and limbs reach for where their ends are on these: a foot
+    that stands in two poses stands between them.
     ``options.limits``, ``root`` and ``in_place`` are matters of channels and are looked at by ``to_keys``.
     """
     options = options or Options()
-    solved = _pose(joints, rig, bones, options, contacts)
+    solved = _pose(joints, rig, bones, options, contacts, at)
     # Odd proportions, hardly any leg for one, may make of footprints what is worse than what they were to mend.
     if solved.measures.get("skating_after", 0.0) > solved.measures.get("skating_before", 0.0):
-        without = _pose(joints, rig, bones, replace(options, pin_feet=False), contacts)
+        without = _pose(joints, rig, bones, replace(options, pin_feet=False), contacts, at)
         before = solved.measures["skating_before"]
         without.measures = {"skating_before": before, "skating_after": before, "hips_lowered": 0.0}
         without.contacts = solved.contacts
@@ -138,7 +156,9 @@ def stand(rig: Rig, bones: BoneMap) -> tuple[Array, Array]:
     return place, unit(rig.to_world[:3, :3] @ rest.body[:, 2]) * [1.0, 0.0, 1.0]
 
 
-def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: Array | None) -> Pose:
+def _pose(
+    joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: Array | None, places: Array | None
+) -> Pose:
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (22, 3) or not len(joints):
         raise HeroError(f"The motion has joints of shape {joints.shape}; (N, 22, 3) with at least one pose is needed.")
@@ -269,6 +289,31 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
         for side, foot_now in zip(_SIDES, feet, strict=True):
             foot_now.ankle = reached[f"{side}_leg"]
         measures["skating_after"] = standing.skating(feet, found, rig.to_world, scale)
+    rate = FPS
+    if places is not None and not np.array_equal(places, np.arange(len(joints))):
+        poses = np.arange(len(joints), dtype=np.float64)
+        rate = FPS * (len(places) - 1) / (places[-1] - places[0]) if places[-1] > places[0] else FPS
+        path, way = between(poses, path, places), between(poses, way, places)
+        found = found.at(places) if found is not None else None
+        _to_places(poses, places, turns, limbs, soles, bones)
+        _turn_limbs(turns, limbs, bones, rest)
+        _turn_feet(turns, soles, bones, rest)
+        _, heads = _forward(rig, turns, pelvis, path, pieces, carriers, {up for row in ends for up in rig.line(row)})
+        for side in _SIDES:
+            for kind, joint, *_ in _LIMBS:
+                name = f"{side}_{kind}"
+                roots[name] = heads[:, bones.joints[f"{side}_{joint}"]]
+                targets[name] = None if targets[name] is None else between(poses, reached[name], places)
+        if found is not None:
+            for number, (side, foot_now) in enumerate(zip(_SIDES, feet, strict=True)):
+                if (ankle := targets[f"{side}_leg"]) is None:
+                    continue
+                # A foot that rolls does so about what stands: the ankle goes along an arc round that.
+                for offset, flags in ((foot_now.heel, found.heel), (foot_now.ball, found.ball)):
+                    point = between(poses, reached[f"{side}_leg"] + foot_now.sole @ offset, places)
+                    rolls = flags[:, number]
+                    ankle[rolls] = (point - soles[side] @ offset)[rolls]
+        _reach(limbs, roots, targets, rest, _REACHED)
     _turn_limbs(turns, limbs, bones, rest)
     _turn_feet(turns, soles, bones, rest)
     left = rest.body[:, 0]
@@ -279,7 +324,34 @@ def _pose(joints: Array, rig: Rig, bones: BoneMap, options: Options, contacts: A
     hinges = {f"{side}_elbow": limbs[f"{side}_arm"].hinge for side in _SIDES}
     hinges |= {f"{side}_knee": limbs[f"{side}_leg"].hinge for side in _SIDES}
     along = (way * [1.0, 0.0, 1.0]) @ into.T
-    return Pose(all_turns, heads, tuple(turns), (pelvis, *pieces), float(scale), hinges, along, found, measures)
+    return Pose(all_turns, heads, tuple(turns), (pelvis, *pieces), float(scale), hinges, along, found, measures, rate)
+
+
+def _to_places(
+    poses: Array,
+    places: Array,
+    turns: dict[int, Array],
+    limbs: dict[str, _Limb],
+    soles: dict[str, Array],
+    bones: BoneMap,
+) -> None:
+    """Trunk, limbs and soles of (N,) poses at (F,) places between them; what limbs and soles turn is left to these."""
+
+    def turned(matrices: Array) -> Array:
+        return to_matrix(unit(between(poses, continuous(to_quaternion(matrices)), places)))
+
+    theirs = {f"{side}_{joint}" for side in _SIDES for _, top, middle, _ in _LIMBS for joint in (top, middle)}
+    theirs |= {f"{side}_ankle" for side in soles}
+    rows = sorted(set(turns) - {row for joint in theirs for row in bones.segments.get(joint, ())})
+    trunk = turned(np.stack([turns[row] for row in rows], 1))
+    for number, row in enumerate(rows):
+        turns[row] = trunk[:, number]
+    for limb in limbs.values():
+        limb.upper, limb.lower, limb.hinge = (
+            unit(between(poses, each, places)) for each in (limb.upper, limb.lower, limb.hinge)
+        )
+    for side, sole in soles.items():
+        soles[side] = turned(sole)
 
 
 def _even_limb(limb: _Limb, root: Array, middle: Array, end: Array) -> None:
@@ -430,7 +502,11 @@ def _hold(
 
 
 def _reach(
-    limbs: dict[str, _Limb], roots: dict[str, Array], targets: dict[str, Array | None], rest: _Rest
+    limbs: dict[str, _Limb],
+    roots: dict[str, Array],
+    targets: dict[str, Array | None],
+    rest: _Rest,
+    straight: float = STRAIGHT,
 ) -> dict[str, Array]:
     """Bend limbs so that their ends are at the targets; returns (N, 3) where they are. Poses without a move stay."""
     reached = {}
@@ -444,7 +520,7 @@ def _reach(
         if moved.any():
             rows = np.flatnonzero(moved)
             upper, lower, hinge, ends = two_bone(
-                roots[name][rows], middle[rows], end[rows], target[rows], limb.hinge[rows]
+                roots[name][rows], middle[rows], end[rows], target[rows], limb.hinge[rows], straight
             )
             for old, new in ((limb.upper, upper), (limb.lower, lower), (limb.hinge, hinge), (end, ends)):
                 old[rows] = new
@@ -792,6 +868,7 @@ def to_keys(solved: Pose, rig: Rig, bones: BoneMap, options: Options | None = No
         travel=travel,
         measures=dict(solved.measures),
         contacts=solved.contacts.named() if solved.contacts is not None else None,
+        rate=solved.rate,
     )
 
 

@@ -14,7 +14,7 @@ from skeletons import J, walk
 
 from hero_core.errors import HeroError
 from hero_core.motion import Motion
-from hero_core.retarget.frames import on_frames, whole_frames
+from hero_core.retarget.frames import whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import few_keys
 from hero_core.retarget.rotations import unit
@@ -69,10 +69,8 @@ def test_blender_draws_the_curves_that_were_fitted(blend: Any, mode: str) -> Non
     for bone in obj.pose.bones:
         bone.rotation_mode = mode
     rig = armature.read_rig(obj)
-    keys = retarget.solve(walk(50), rig, bone_map.find(obj, rig), RAW)
-    poses = 11 + 1.25 * np.arange(50)
-    frames = whole_frames(poses, True)
-    keys = on_frames(keys, poses, frames)
+    frames = whole_frames(11 + 1.25 * np.arange(50), True)
+    keys = retarget.solve(walk(50), rig, bone_map.find(obj, rig), RAW, at=(frames - 11) / 1.25)
     curves = few_keys(keys, rig, dict.fromkeys(rig.names, mode), frames, Options())
     action = armature.write_action(obj, keys, "few", frames, curves)
     for curve in compat.fcurves_of(action, obj):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from skeletons import rig as make_rig
 from skeletons import walk
 
-from hero_core.retarget import map_bones, solve
-from hero_core.retarget.frames import between, on_frames, runs_on, whole_frames
+from hero_core.retarget import map_bones, pose, solve
+from hero_core.retarget.contacts import Contacts
+from hero_core.retarget.frames import between, whole_frames
+from hero_core.retarget.options import Options
 
 Array = npt.NDArray[Any]
 
@@ -70,32 +72,76 @@ def test_what_stands_in_two_poses_stands_between_them() -> None:
 
 def test_a_pose_is_its_own_frame() -> None:
     rig = make_rig(45.0)
-    keys = solve(walk(30), rig, map_bones(rig))
-    assert on_frames(keys, 5.0 + np.arange(30), 5.0 + np.arange(30)) is keys
+    bones = map_bones(rig)
+    plain = solve(walk(30), rig, bones)
+    same = solve(walk(30), rig, bones, at=np.arange(30.0))
     # At 120 frames a second every sixth frame is a pose.
-    dense = on_frames(keys, 5.0 + 6 * np.arange(30), whole_frames(5.0 + 6 * np.arange(30), False))
+    dense = solve(walk(30), rig, bones, at=np.arange(29 * 6 + 1) / 6)
     assert dense.poses == 29 * 6 + 1
-    assert dense.rate == pytest.approx(120.0)
-    for name, quaternions in keys.rotations.items():
-        assert np.allclose(dense.rotations[name][::6], quaternions, atol=1e-9), name
-        assert np.allclose(np.linalg.norm(dense.rotations[name], axis=-1), 1.0), name
-    for name, places in keys.locations.items():
-        assert np.allclose(dense.locations[name][::6], places, atol=1e-9), name
+    assert (plain.rate, dense.rate) == (20.0, pytest.approx(120.0))
+    for channels, found, close in (
+        (plain.rotations, same.rotations, dense.rotations),
+        (plain.locations, same.locations, dense.locations),
+    ):
+        for name, values in channels.items():
+            assert np.array_equal(found[name], values), name
+            assert np.allclose(np.abs(close[name][::6]), np.abs(values), atol=1e-6), name
+            assert np.abs(np.diff(close[name], axis=0)).max() < 0.5 * np.abs(np.diff(values, axis=0)).max() + 1e-9, name
+
+
+@pytest.mark.parametrize("options", [Options(), Options(preserve=1.0), Options(pin_feet=False, smooth=False)])
+def test_between_the_poses_limbs_are_on_the_way(options: Options) -> None:
+    rig = make_rig(45.0)
+    bones = map_bones(rig)
+    joints = np.asarray(walk(40), float)
+    at = np.linspace(0, 39, 391)
+    posed, dense = pose(joints, rig, bones, options), pose(joints, rig, bones, options, at=at)
+    for joint in ("left_ankle", "right_ankle", "left_wrist", "right_wrist", "head"):
+        row = bones.joints[joint]
+        way = between(np.arange(40.0), posed.heads[:, row], at)
+        assert np.linalg.norm(dense.heads[:, row] - way, axis=-1).max() < 0.012, joint
+        assert np.allclose(dense.heads[::10, row], posed.heads[:, row], atol=1e-6), joint
+    lengths = np.linalg.norm(
+        dense.heads[:, bones.joints["left_knee"]] - dense.heads[:, bones.joints["left_hip"]], axis=-1
+    )
+    assert np.ptp(lengths) < 1e-9
+
+
+def test_feet_that_stand_do_so_between_the_poses() -> None:
+    rig = make_rig(45.0)
+    bones = map_bones(rig)
+    joints = np.repeat(np.asarray(walk(1), float), 60, 0)
+    joints[:, [7, 8], 1], joints[:, [10, 11], 1] = 0.08, 0.02
+    joints[..., 0] += 0.03 * np.sin(np.arange(60) / 4)[:, None]  # all of it slides to and fro
+    joints[:, 15:, 2] += 0.05 * np.sin(np.arange(60) / 2)[:, None]
+    posed, dense = pose(joints, rig, bones), pose(joints, rig, bones, at=np.arange(0, 59.001, 1 / 3))
+    assert posed.measures["skating_before"] > 0.01
+    for found, most in ((posed, 0.002), (dense, 0.003)):
+        assert found.contacts is not None
+        runs = found.contacts.named()["left_heel"]
+        assert sum(end - first for first, end in runs) > 0.8 * len(found.heads)
+        ankle = found.heads[:, bones.joints["left_ankle"]] @ rig.to_world[:3, :3].T / found.scale
+        ways = [np.diff(ankle[first:end], axis=0)[:, [0, 2]] for first, end in runs]
+        assert np.linalg.norm(np.concatenate(ways), axis=-1).mean() * found.rate < most
+
+
+def test_contacts_between_the_poses_that_stand() -> None:
+    heel = np.zeros((10, 2), bool)
+    heel[1:5, 0] = heel[5, 1] = True
+    contacts = Contacts(heel, np.zeros((10, 2), bool), (((1, 5),), ((5, 6),)))
+    at = np.array([0.0, 0.9, 1.0, 1.5, 3.9, 4.0, 4.2, 5.0, 5.2])
+    found = contacts.at(at)
+    assert found.heel[:, 0].tolist() == [False, False, True, True, True, True, False, False, False]
+    assert np.flatnonzero(found.heel[:, 1]).tolist() == [7]
+    assert found.plants == (((2, 6),), ((7, 8),))
 
 
 def test_one_pose() -> None:
     rig = make_rig()
-    keys = solve(walk(1), rig, map_bones(rig))
+    bones = map_bones(rig)
     frames = whole_frames(np.array([7.4]), True)
     assert frames.tolist() == [7.0, 8.0]  # it does not stand on a whole frame: both beside it show it
-    found = on_frames(keys, np.array([7.4]), frames)
+    keys, found = solve(walk(1), rig, bones), solve(walk(1), rig, bones, at=np.zeros(2))
     assert found.poses == 2
     for name, quaternions in keys.rotations.items():
-        assert np.allclose(found.rotations[name], np.repeat(quaternions, 2, 0), atol=1e-12)
-
-
-def test_feet_stand_on_the_frames_between_the_poses_that_stand() -> None:
-    poses = 1 + 1.2 * np.arange(20)  # 1, 2.2, 3.4, 4.6, 5.8, 7 ...
-    runs = runs_on({"left_heel": [(1, 5), (5, 6), (7, 8)], "left_ball": []}, poses, whole_frames(poses, False))
-    # Frames 3, 4 and 5 lie between the poses 1 and 4; pose 5 stands on frame 7, pose 7 on none.
-    assert runs == {"left_heel": [(2, 5), (6, 7)], "left_ball": []}
+        assert np.allclose(found.rotations[name], np.repeat(quaternions, 2, 0), atol=1e-9), name

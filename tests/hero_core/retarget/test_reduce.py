@@ -18,7 +18,7 @@ from skeletons import walk
 from hero_core.retarget import BoneKeys, Reach, Rig, map_bones, solve
 from hero_core.retarget.bezier import Layout, _chain
 from hero_core.retarget.carried import _from_euler
-from hero_core.retarget.frames import on_frames, whole_frames
+from hero_core.retarget.frames import whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
 from hero_core.retarget.rotations import EULER_ORDERS, continuous, from_euler, to_matrix, to_quaternion
@@ -106,10 +106,10 @@ def test_few_keys_within_the_tolerances(mode: str, step: float) -> None:
 
 def test_keys_stand_on_whole_frames_from_end_to_end() -> None:
     rig = make_rig()
-    keys = solved(walk(50), rig)
     poses = 31 + 1.2 * np.arange(50)
     frames = whole_frames(poses, True)
-    for name, curves in few_keys(on_frames(keys, poses, frames), rig, {}, frames, Options()).items():
+    keys = solve(walk(50), rig, map_bones(rig), at=(frames - 31) / 1.2)
+    for name, curves in few_keys(keys, rig, {}, frames, Options()).items():
         assert np.array_equal(curves.frames, np.round(curves.frames)), name
         assert (np.diff(curves.frames) > 0).all()
         assert curves.frames[0] == 31
