@@ -604,11 +604,11 @@ def _line_up(
 def _floats(rig: Rig, joints: Mapping[str, int], side: str) -> bool:
     """Whether a foot that hangs on no leg lies where the lower leg ends, and no other bone does.
 
-    Low-poly packs come so: a target of inverse kinematics that deforms the foot, parented to the root, and the
-    constraint was lost on the way.
+    Low-poly packs come so: a target of inverse kinematics that deforms the foot, parented to the root, with or without
+    the constraint, which is lost in most files.
     """
     hip, knee, ankle = (joints.get(f"{side}_{part}", -1) for part in ("hip", "knee", "ankle"))
-    if knee < 0 or rig.owned[[hip, knee, ankle]].any():
+    if knee < 0 or rig.owned[ankle]:
         return False
     if {row for joint, row in joints.items() if joint != "pelvis" and row != ankle}.intersection(rig.line(ankle)):
         return False

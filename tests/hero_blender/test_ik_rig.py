@@ -245,3 +245,27 @@ def test_an_ik_on_the_foot_itself_and_one_that_reaches_for_nothing(blend: Any) -
     knees = np.linalg.norm(joints["left_ankle"] - joints["left_hip"], axis=-1)
     wanted = np.linalg.norm((walk(6)[:, J["left_ankle"]] - walk(6)[:, J["left_hip"]]) * report["scale"], axis=-1)
     assert np.abs(knees - wanted).max() < 0.03
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_targets_that_are_the_feet_themselves(blend: Any, constrained: bool) -> None:
+    """Low-poly packs: the foot hangs on the root and draws the leg, or did before the file was exported."""
+    obj = mixamo(bpy)
+    bpy.context.view_layer.objects.active = obj
+    bpy.ops.object.mode_set(mode="EDIT")
+    for side in ("Left", "Right"):
+        obj.data.edit_bones[f"mixamorig:{side}Foot"].parent = None
+    bpy.ops.object.mode_set(mode="OBJECT")
+    for side in ("Left", "Right") if constrained else ():
+        ik = obj.pose.bones[f"mixamorig:{side}Leg"].constraints.new("IK")
+        ik.target, ik.subtarget, ik.chain_count = obj, f"mixamorig:{side}Foot", 2
+    motion = Motion(walk(24)[None], None, np.array([24]))
+    report = rigfile.retarget_motion(obj, motion, options=RAW)
+    assert report["map"]["left_ankle"] == "mixamorig:LeftFoot" and report["map"]["left_foot"] == "mixamorig:LeftToeBase"
+    plain = mixamo(bpy, "plain")
+    rigfile.retarget_motion(plain, motion, options=RAW)
+    for frame in range(report["first_frame"], report["first_frame"] + 24, 5):
+        bpy.context.scene.frame_set(frame)
+        for bone in ("mixamorig:LeftFoot", "mixamorig:RightToeBase"):
+            one, two = obj.pose.bones[bone].matrix, plain.pose.bones[bone].matrix
+            np.testing.assert_allclose(np.array(one), np.array(two), atol=1e-3)
