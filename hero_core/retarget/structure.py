@@ -389,6 +389,10 @@ def _posture(tree: _Tree, legs: tuple[_Limb, _Limb], arms: tuple[_Limb, _Limb]) 
     low, high = (tree.common([tree.parents[limb.top] for limb in pair]) for pair in (legs, arms))
     if low >= 0 and high >= 0:
         meeting = tree.common([low, high])
+        # A root stands on the floor; but fingers hang on a whole arm.
+        above = tree.heads[tree.up(meeting)] if meeting >= 0 else tree.heads[:0]
+        if float(np.linalg.norm(np.diff(above, axis=0), axis=1).sum()) > 2.5 * leg_length:
+            return math.inf
         if meeting == high != low:
             cost += 2.0 if down > 0 else math.inf
         elif meeting not in (low, high):

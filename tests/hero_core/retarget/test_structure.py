@@ -188,6 +188,25 @@ def test_a_limb_that_is_not_there_is_said(tops: list[str]) -> None:
         map_bones(hidden)
 
 
+@pytest.mark.parametrize("top", ["left_collar", "left_upper_arm", "left_forearm", "left_hand"])
+@pytest.mark.parametrize("arms", [-80, 0, 40, 80])
+def test_an_arm_alone_is_no_human(top: str, arms: float) -> None:
+    """Its fingers lie as the limbs of somebody do."""
+    of, _ = human(Build(hand=2, arms=arms))
+    rows = [row for row in range(len(of.names)) if of.index[top] in of.line(row)]
+    place = {row: new for new, row in enumerate(rows)}
+    cut = ("rest", "tails", "use_local_location", "connected", "inherit_rotation", "owned")
+    alone = replace(
+        of,
+        names=tuple(of.names[row] for row in rows),
+        parents=np.array([place.get(int(of.parents[row]), -1) for row in rows]),
+        **{each: getattr(of, each)[rows] for each in cut},
+    )
+    for each in (alone, *(disguised(alone, seed)[0] for seed in range(3))):
+        with pytest.raises(HeroError, match="no left leg and no right leg"):
+            map_bones(each)
+
+
 def test_what_is_no_human_is_not_found() -> None:
     of, _ = human(Build(hand=2))
     snake = without(of, "left_thigh", "right_thigh", "left_collar", "right_collar")
