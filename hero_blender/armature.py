@@ -32,6 +32,7 @@ _OWNERS = {
     "COPY_ROTATION", "COPY_TRANSFORMS", "DAMPED_TRACK", "LOCKED_TRACK", "TRACK_TO", "STRETCH_TO", "IK", "SPLINE_IK",
     "ARMATURE", "TRANSFORM", "ACTION", "PIVOT",
 }  # fmt: skip
+_NO_TURN = np.array([[1.0, 0.0, 0.0, 0.0]])
 _BEZIER, _FREE, _ALIGNED, _AUTO_CLAMPED = 2, 0, 3, 4  # values of the enums as ``foreach_set`` takes them
 
 
@@ -46,8 +47,13 @@ def check_writable(obj: bpy.types.Object | None) -> bpy.types.Object:
             f"The armature '{obj.name}' is linked from '{obj.library.filepath}'; make a library override of it "
             "(Object > Library Override > Make), then try again."
         )
-    if obj.mode == "EDIT":
+    if obj.mode == "EDIT" or obj.data.is_editmode:  # or another object that shares the bones
         raise HeroError(f"The armature '{obj.name}' is in Edit Mode; leave it, then try again.")
+    if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
+        raise HeroError(
+            f"An NLA strip of the armature '{obj.name}' is being tweaked; leave Tweak Mode (Tab in the Nonlinear "
+            "Animation editor), then try again."
+        )
     return obj
 
 
@@ -75,7 +81,7 @@ def read_rig(obj: bpy.types.Object, frame: float | None = None) -> Rig:
         inherit_rotation=np.array([bone.use_inherit_rotation for bone in bones], bool),
         owned=np.isin(list(rows), sorted(_owned(obj))),
         limits=_limits(obj, list(rows)),
-        object_axes=Y_UP[:3, :3] @ np.array(obj.matrix_world @ obj.matrix_basis.inverted_safe(), np.float64)[:3, :3],
+        object_axes=Y_UP[:3, :3] @ np.array(_above(obj, frame), np.float64)[:3, :3],
     )
 
 
@@ -90,23 +96,41 @@ def _parents_first(bones: Any) -> list[bpy.types.Bone]:
 
 def _owned(obj: bpy.types.Object) -> set[str]:
     """Names of the bones that a constraint or a driver sets."""
-    owned = set()
+    owned: set[str] = set()
     for bone in obj.pose.bones:
         for constraint in bone.constraints:
             if constraint.type not in _OWNERS or constraint.mute or constraint.influence == 0.0:
                 continue
-            if not constraint.is_valid:  # its target is gone, and it moves nothing
+            if not constraint.is_valid or getattr(constraint, "target", obj) is None:  # it moves nothing
                 continue
-            owned.add(bone.name)
             if constraint.type in {"IK", "SPLINE_IK"}:
                 chain = [bone, *bone.parent_recursive]
+                if constraint.type == "IK" and not constraint.use_tail:  # it bends what the bone hangs on
+                    chain = chain[1:]
                 owned.update(each.name for each in chain[: constraint.chain_count or None])
+            else:
+                owned.add(bone.name)
     drivers = obj.animation_data.drivers if obj.animation_data else ()
     for driver in drivers:
         found = re.match(r'pose\.bones\["(.+?)"\]\.(location|rotation_\w+)$', driver.data_path)
-        if found:
-            owned.add(bpy.utils.unescape_identifier(found[1]))
+        if found is None or driver.mute:
+            continue
+        bone = obj.pose.bones.get(bpy.utils.unescape_identifier(found[1]))
+        if bone is not None and found[2] in {"location", rotation_channel(bone.rotation_mode, _NO_TURN)[0]}:
+            owned.add(bone.name)
     return owned
+
+
+def unseen(obj: bpy.types.Object) -> dict[str, str]:
+    """Bones whose place a constraint sets although they turn as they are keyed -> what there is to say of that."""
+    found = {}
+    for bone in obj.pose.bones:
+        for each in bone.constraints:
+            if each.type not in {"COPY_LOCATION", "FOLLOW_PATH"} or each.mute or each.target is None:
+                continue
+            if each.influence > 0 and not getattr(each, "use_offset", False):
+                found[bone.name] = f"the way of '{bone.name}' is not seen, for the constraint '{each.name}' places it"
+    return found
 
 
 def _limits(obj: bpy.types.Object, names: list[str]) -> Array | None:
@@ -126,20 +150,40 @@ def _limits(obj: bpy.types.Object, names: list[str]) -> Array | None:
 
 
 def _stand(obj: bpy.types.Object, frame: float | None) -> Matrix:
-    """The object's matrix_world, with its own channels as its Action has them at ``frame``."""
+    """The object's matrix_world, with its own channels, and those of what it is parented to, as they are at ``frame``.
+
+    It is worked out here as far as that goes: of an object that is hidden Blender does not know where it stands.
+    """
+    return _above(obj, frame) @ _own(obj, frame)
+
+
+def _above(obj: bpy.types.Object, frame: float | None) -> Matrix:
+    """What the object's own channels hang on in the world."""
+    parent = obj.parent
+    plain = parent is None or (obj.parent_type == "OBJECT" and parent.type in {"EMPTY", "MESH", "ARMATURE"})
+    if not plain or any(not each.mute for each in obj.constraints) or obj.rigid_body is not None:
+        return obj.matrix_world @ obj.matrix_basis.inverted_safe()
+    return Matrix() if parent is None else _stand(parent, frame) @ obj.matrix_parent_inverse
+
+
+def _own(obj: bpy.types.Object, frame: float | None) -> Matrix:
+    """The object's matrix_basis, with the channels that its Action moves as they are at ``frame``."""
     channels = _object_channels(obj, frame)
     if not channels:
-        return obj.matrix_world
-    had = {channel: tuple(getattr(obj, channel)) for channel in _PLACE}
-    place = {**had, **channels}
+        return obj.matrix_basis
+    at = {channel: channels.get(channel, tuple(getattr(obj, channel))) for channel in _PLACE}
+    turn = Quaternion()
     if obj.rotation_mode == "QUATERNION":
-        rotation = Quaternion(place["rotation_quaternion"]).normalized()
+        rotation = Quaternion(at["rotation_quaternion"]).normalized()
+        turn = obj.delta_rotation_quaternion.normalized()
     elif obj.rotation_mode == "AXIS_ANGLE":
-        rotation = Quaternion(place["rotation_axis_angle"][1:], place["rotation_axis_angle"][0])
+        rotation = Quaternion(at["rotation_axis_angle"][1:], at["rotation_axis_angle"][0])
     else:
-        rotation = Euler(place["rotation_euler"], obj.rotation_mode).to_quaternion()
-    then = Matrix.LocRotScale(Vector(place["location"]), rotation, Vector(place["scale"]))
-    return obj.matrix_world @ obj.matrix_basis.inverted_safe() @ then
+        rotation = Euler(at["rotation_euler"], obj.rotation_mode).to_quaternion()
+        turn = Euler(obj.delta_rotation_euler[:], obj.rotation_mode).to_quaternion()
+    size = Vector(np.multiply(at["scale"], obj.delta_scale[:]).tolist())
+    shift = Vector(np.add(at["location"], obj.delta_location[:]).tolist())
+    return Matrix.LocRotScale(shift, turn @ rotation, size)
 
 
 _PLACE = ("location", "rotation_euler", "rotation_quaternion", "rotation_axis_angle", "scale")
@@ -191,39 +235,43 @@ def write_action(
                 else:
                     values = values + np.array(former.get(channel) or obj.location[:], np.float64)
                 _write_curves(place, path, group, curve.frames, values, slopes, reaches)
-        for bone_name in keys.still:
+        moved = _channels_of(obj)
+        for bone_name in dict.fromkeys((*keys.rotations, *keys.locations, *keys.still)):
             bone = bones[bone_name]
-            if not np.allclose(np.array(bone.matrix_basis), np.eye(4), atol=1e-6) or _moved_by(obj, {bone_name}):
-                channel, values = rotation_channel(bone.rotation_mode, np.array([[1.0, 0.0, 0.0, 0.0]]))
-                _write_curves(place, bone.path_from_id(channel), bone_name, frames[:1], values)
-                _write_curves(place, bone.path_from_id("location"), bone_name, frames[:1], np.zeros((1, 3)))
+            channel, values = rotation_channel(bone.rotation_mode, _NO_TURN)
+            rest = {channel: values[0], "location": np.zeros(3), "scale": np.ones(3)}
+            keyed_here = curves[bone_name].channels if bone_name in curves else {}
+            for channel, value in rest.items():
+                # What was left by hand or by the Action before would bend the motion. Only a size set by hand stays.
+                was = channel != "scale" and not np.allclose(getattr(bone, channel), value, atol=1e-6)
+                if channel not in keyed_here and (was or (bone_name, channel) in moved):
+                    _write_curves(place, bone.path_from_id(channel), bone_name, frames[:1], value[None])
         for (bone_name, setting), value in keys.settings.items():
             if setting.startswith("[") and bones[bone_name].get(setting[2:-2]) is None:
                 continue  # a preset may know of more than this rig has
             path = bones[bone_name].path_from_id() + (setting if setting.startswith("[") else f".{setting}")
             _write_curves(place, path, bone_name, frames[:1], np.array([[value]]))
+        keyed = {*keys.rotations, *keys.locations, *keys.still}
+        for bone_name in {name for name, _ in moved} - keyed:
+            bones[bone_name].matrix_basis.identity()
+        for channel, stood in former.items():
+            setattr(obj, channel, stood)
+        compat.assign_action(obj, action)
     except BaseException:
         bpy.data.actions.remove(action)
         raise
-    keyed = {*keys.rotations, *keys.locations, *keys.still}
-    for bone_name in _moved_by(obj, None) - keyed:
-        bones[bone_name].matrix_basis.identity()
-    for channel, stood in former.items():
-        setattr(obj, channel, stood)
-    compat.assign_action(obj, action)
     return action
 
 
-def _moved_by(obj: bpy.types.Object, among: set[str] | None) -> set[str]:
-    """Bones that the active Action moves."""
+def _channels_of(obj: bpy.types.Object) -> set[tuple[str, str]]:
+    """Bones and those of their channels that the active Action moves."""
     data = obj.animation_data
     found = set()
     for curve in compat.fcurves_of(data.action if data else None, obj):
-        match = re.match(r'pose\.bones\["(.+?)"\]\.(?:location|rotation_\w+|scale)$', curve.data_path)
+        match = re.match(r'pose\.bones\["(.+?)"\]\.(location|rotation_\w+|scale)$', curve.data_path)
         if match:
-            found.add(bpy.utils.unescape_identifier(match[1]))
-    found &= set(obj.pose.bones.keys())
-    return found if among is None else found & among
+            found.add((bpy.utils.unescape_identifier(match[1]), match[2]))
+    return {each for each in found if each[0] in obj.pose.bones}
 
 
 def _write_curves(

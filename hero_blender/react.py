@@ -254,6 +254,7 @@ def write_takes(
     Frames are those of ``scene``. What becomes of the former Action is the choice of ``options.action``. ``fittings``
     have been worked out already. Raises HeroError; the armature has its former action then, and no new one is left.
     """
+    rigfile.check_writable(armature)
     options, about = options or Options(), about or About(Source(clip))
     before = {action.name for action in bpy.data.actions}
     former, pose, place = compat.assigned_action(armature), pose_of_object(armature), armature.matrix_basis.copy()
@@ -334,7 +335,7 @@ def _put_away(
         action.use_fake_user = True  # a take that is not assigned must outlive saving
     old = former[0]
     data = armature.animation_data
-    data.action_blend_type, data.action_extrapolation = "REPLACE", "HOLD"
+    data.action_blend_type, data.action_extrapolation, data.action_influence = "REPLACE", "HOLD", 1.0
     if old is not None and options.action in {"layer", "nla"}:
         compat.push_down(armature, old, former[1], old.name)
     if old is not None and options.action == "keep":
@@ -351,8 +352,8 @@ def _put_away(
 
 
 def _replace(old: bpy.types.Action, actions: list[bpy.types.Action]) -> None:
-    """Remove an Action that nothing else uses; a take that had to step aside for its name gets it."""
-    if old.users - old.use_fake_user > 0 or old.library is not None:
+    """Remove an Action that nothing else uses, no asset; a take that had to step aside for its name gets it."""
+    if old.users - old.use_fake_user > 0 or old.library is not None or old.asset_data is not None:
         return
     name = old.name
     bpy.data.actions.remove(old)

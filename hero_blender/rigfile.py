@@ -99,6 +99,11 @@ def pick_armature(name: str | None, where: str) -> bpy.types.Object:
     return found[0]
 
 
+def check_writable(obj: bpy.types.Object | None) -> None:
+    """Raise HeroError where this object cannot take an Action."""
+    armature.check_writable(obj)
+
+
 def check_armature(obj: bpy.types.Object | None) -> None:
     """Raise HeroError where a motion cannot be put on this object; cheap enough to call before long work."""
     checked = armature.check_writable(obj)
@@ -160,6 +165,7 @@ class Fitting:
         self.bones = bone_map.find(obj, self.rig)
         self._modes = {bone.name: bone.rotation_mode for bone in obj.pose.bones}
         self._chains, self._left_alone = [], []  # type: ignore[var-annotated]
+        self._unseen = armature.unseen(obj)
         self._keys: BoneKeys | None = None
         self.first_frame = first_frame
         self.frames_per_pose = (rate or scene.render.fps / scene.render.fps_base) / motion.fps * place.time_scale
@@ -198,6 +204,9 @@ class Fitting:
             if bone in curves and (bone not in obj.pose.bones or obj.pose.bones[bone].rotation_mode != mode):
                 raise HeroError(f"The rig '{obj.name}' was changed meanwhile; nothing was written, try again.")
         action = armature.write_action(obj, keys, name, self._frames, curves)
+        told = [*self._left_alone, *(told for bone, told in self._unseen.items() if bone in keys.locations)]
+        if obj.data.pose_position == "REST":
+            told.append("it is shown in its Rest Position; choose Pose Position in the properties of the armature")
         return {
             "armature": obj.name,
             "action": action.name,
@@ -210,7 +219,7 @@ class Fitting:
             "measures": keys.measures,
             "contacts": self._standing(keys),
             "skipped": list(keys.skipped),
-            "left_alone": self._left_alone,
+            "left_alone": told,
             "keys": {
                 "every_frame": sum(
                     self._whole * each.shape[1] for curve in curves.values() for each in curve.channels.values()
