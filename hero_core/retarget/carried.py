@@ -30,6 +30,7 @@ _SLIDE = 0.0097  # m/s at which feet that stand may slide in the mean
 _NO_WORSE = 1.2  # or this many times as fast as they do with all keys
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight
+_SWUNG = 0.7  # of the angle by which a limb may swing about its root; the bone that carries it may turn as well
 _POLE = 0.6  # a pole target aims the plane of its limb: it is about as far from that as the end of the limb
 _SHARE = 0.7  # of an error at an end counts for a single bone, where nothing is known of the others yet
 _BLAME = 0.7  # of what the worst bone does to an end makes another as guilty
@@ -171,7 +172,12 @@ class Carried:
                 most = tolerance / float(np.cbrt(np.linalg.det(world)))
                 begins.append(len(pulls))
                 pulls += some
-                into.append(along[:, :, None] * along[:, None, :] / _bending(limb, self.angle, most)[:, None, None])
+                line = along[:, :, None] * along[:, None, :]
+                aside = _SWUNG * self.angle * np.linalg.norm(limb.tip - limb.root, axis=-1)
+                into.append(
+                    line / _bending(limb, self.angle, most)[:, None, None]
+                    + (np.eye(3) - line) / np.maximum(aside, _CLOSEST * most)[:, None, None]
+                )
         self._ends = np.array(begins)  # (E,) first pull at each
         self._end_of, self._sources, self._owners = (
             np.array([getattr(pull, name) for pull in pulls]) for name in ("end", "source", "owner")
