@@ -137,6 +137,8 @@ class _Controls:
         self.basis: dict[int, Array] = {}  # row of a control -> (N, 3, 3) its rotation away from rest, own axes
         self.shares = _shares(obj, rig)
         self.reaches: list[Reach] = []
+        self.hangs: dict[str, str] = {}
+        self.shows: dict[str, str] = {}
         self.shift = np.zeros((self.count, 3))  # of everything that hangs on the torso
         hips_carry = options.root == "hips" and not options.in_place
         # (N, 3) the way that the controls do not go themselves, because the root or the object does, or nothing
@@ -201,6 +203,10 @@ class _Controls:
         for joint in ("neck", "head"):
             if joint in self.bones.joints and body[joint] in self.rig.index:
                 self.turn(body[joint], self.turn_of(joint, last=True))
+                self.hangs[body[joint]] = next(
+                    body[above] for above in ("neck", "chest") if above != joint and body[above] in self.rotations
+                )
+                self.shows[joint] = body[joint]
         settings = self.settings(body["torso"], _BODY_SETTINGS)
         for side in _SIDES:
             settings |= self.limbs(side)
@@ -212,6 +218,7 @@ class _Controls:
             root = body.get("root", "")
             if root not in self.rig.index:
                 raise HeroError(f"The Rigify rig '{self.obj.name}' has no root control; let the hips carry the way.")
+            self.hangs |= dict.fromkeys(self.locations, root)
             self.locations[root] = location_channel(self.rig, self.rig.index[root], self.carried)
         elif self.options.root == "object" and not self.options.in_place:
             travel = self.carried @ self.rig.to_world[:3, :3].T
@@ -228,12 +235,15 @@ class _Controls:
             contacts=self.solved.contacts.named() if self.solved.contacts is not None else None,
             limbs=tuple(self.reaches),
             rate=self.solved.rate,
+            hangs={name: up for name, up in self.hangs.items() if up in self.rotations or up in self.locations},
+            shows=self.shows,
         )
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:
         controls = _controls(side)
         if controls["collar"] in self.rig.index and f"{side}_collar" in self.bones.joints:
             self.turn(controls["collar"], self.turn_of(f"{side}_collar", last=True))
+            self.hangs[controls["collar"]] = _controls()["chest"]
             shoulder = self.collar_end(controls["collar"], side)
         else:
             shoulder = self.follow(self.row_of(f"{side}_shoulder"))[1]
@@ -252,6 +262,8 @@ class _Controls:
             name = _controls(side).get(purpose, "")
             if name in self.rig.index and row is not None and row in self.solved.turned:
                 self.turn(name, self.solved.turns[:, row], above=self.turn_of(f"{side}_ankle"))
+                if purpose == "fk_foot" and (foot := self.shows.get(f"{side}_ankle")):
+                    self.hangs[name], self.shows[f"{side}_foot"] = foot, name
 
     def collar_end(self, control: str, side: str) -> Array:
         """(N, 3) where the shoulder joint is, carried by the collar control."""
@@ -287,6 +299,8 @@ class _Controls:
             self.turn(names[0], upper, above=above)
             self.turn(names[1], lower, above=upper)
             self.turn(names[2], end_turn, above=lower)
+            self.hangs |= dict(zip(names, (next(iter(carriers), ""), *names), strict=False))
+            self.shows |= {f"{side}_{joint}": name for joint, name in zip(joints, names, strict=True)}
         self.arrow(controls.get(f"swing_{joints[0]}", ""), above, chord, plane, plane_rest)
 
     def collar_turn(self, side: str) -> Array:

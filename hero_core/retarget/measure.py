@@ -47,7 +47,8 @@ def measure(
     rest       joint -> (3,) where the rig has it at rest on its floor
     scale      scene units for a metre of the motion
     contacts   when heels and balls of the feet stand, as ``BoneKeys`` has them
-    in_place   the way through the scene was left out on purpose: the path of the hips is not measured
+    in_place   the way through the scene was left out on purpose: the path of the hips is not measured,
+               nor is skating, for feet go back then below a body that stays
     rate       poses for each second of the motion
 
     Angles are in degrees, lengths in the motion's metres (or millimetres, centimetres, % of the height where it says
@@ -91,7 +92,7 @@ def measure(
 
     result["skating_cm_per_second"] = {
         "before": _skating(source, contacts, rate),
-        "after": _skating(seen, contacts, rate),
+        "after": None if in_place else _skating(seen, contacts, rate),
     }
     result["floor_penetration_cm"] = _penetration(seen, low)
     common = [name for name in JOINTS if name in seen]

@@ -27,7 +27,7 @@ from .carried import Carried
 from .first_keys import first_keys
 from .legs import hangs_on, keep_feet, legs_of
 from .options import Options
-from .rig import BoneKeys, Rig, with_object
+from .rig import OBJECT, BoneKeys, Rig, keyed_alone, with_object
 from .rotations import EULER_ORDERS, to_axis_angle, to_euler
 
 Array = npt.NDArray[Any]
@@ -115,7 +115,7 @@ def few_keys(keys: BoneKeys, rig: Rig, modes: dict[str, str], frames: Array, opt
     """
     if len(frames) < 3:
         return every_pose(keys, rig, modes, frames)
-    rig, keys = with_object(rig, keys)
+    rig, keys = with_object(*keyed_alone(rig, keys))
     bones = set(keys.rotations) | set(keys.locations)
     legs = legs_of(keys, rig)
     if not legs:
@@ -179,6 +179,8 @@ class _Reduction:
         level = np.sqrt(np.mean(own**2, axis=1, keepdims=True))
         self.level = np.where(level > 0, level, 1.0)  # (R, 1)
         self.weights = (own / self.level) ** 2
+        # The object begins where it stands, so that the same motion put on once more begins there too.
+        self.weights[[self.names[track] == OBJECT for track in self.track], 0] *= 1e4
         self.wanted = self.values[self.column, self.track] * self.level  # (R, N)
         self.drift = np.gradient(self.wanted, self.frames, axis=1)
         third = np.full(self.wanted.shape, 1 / 3)
@@ -314,6 +316,8 @@ class _Reduction:
             column, level = self.column[mine], self.level[mine, 0]
             value[:, column], slope[:, :, column] = own[0] / level, (own[1] / level)[:, None]
             reach[1:, 0, column], reach[:-1, 1, column] = own[3, 1:] * gaps[:, None], own[2, :-1] * gaps[:, None]
+            if name == OBJECT:
+                value[0] = self.values[:, track, here[0]]
             each = {channel: _columns(channel, values) for channel, values in self.channels[name].items()}
             curves[name] = Curves(
                 self.frames[here],

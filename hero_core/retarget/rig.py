@@ -36,8 +36,8 @@ class Rig:
     owned                (B,) a constraint or a driver sets the bone: keys on it would be lost or fought over
     limits               (B, 3, 2) lowest and highest Euler angle about the bone's x, y, z (order XYZ, its own axes,
                          relative to rest) in radians, -inf and inf where it is free; None where nothing was read
-    object_axes          (3, 3) what the location channels of the armature object move it by, scene units, Y up; None: as
-                         the scene's axes
+    object_axes          (3, 3) what the location channels of the armature object move it by, scene units, Y up; None:
+                         as the scene's axes
     """
 
     name: str
@@ -134,6 +134,8 @@ class BoneKeys:
                 where feet were not to be held
     limbs       those that the rig bends itself, for its targets to be keyed closely where a limb is nearly straight
     rate        poses for each second of the motion
+    hangs       keyed bone -> keyed bone that carries it, where constraints of the rig have it so and not its parents
+    shows       joint -> keyed bone that stands where the joint is, where ``joints`` has one that constraints move
     """
 
     rotations: dict[str, Array]
@@ -148,6 +150,8 @@ class BoneKeys:
     contacts: dict[str, list[tuple[int, int]]] | None = None
     limbs: tuple[Reach, ...] = ()
     rate: float = FPS
+    hangs: dict[str, str] = field(default_factory=dict)
+    shows: dict[str, str] = field(default_factory=dict)
 
     @property
     def poses(self) -> int:
@@ -196,3 +200,44 @@ def with_object(rig: Rig, keys: BoneKeys) -> tuple[Rig, BoneKeys]:
         limits=None if rig.limits is None else below(np.tile([-np.inf, np.inf], (3, 1)), rig.limits),
     )
     return above, replace(keys, locations={**keys.locations, OBJECT: keys.travel @ np.linalg.inv(axes).T}, travel=None)
+
+
+def keyed_alone(rig: Rig, keys: BoneKeys) -> tuple[Rig, BoneKeys]:
+    """Of a control rig the keyed bones alone, which hang on each other as ``keys.hangs`` has it; others as they are.
+
+    A bone that hangs nowhere keeps its parent, which stands still.
+    """
+    if not keys.hangs:
+        return rig, keys
+    keyed = {*keys.rotations, *keys.locations}
+    parents: dict[str, str | None] = {}
+    for name in keyed:
+        parent = int(rig.parents[rig.index[name]])
+        parents[name] = rig.names[parent] if parent >= 0 else None
+        if parents[name] is None or rig.use_local_location[rig.index[name]]:
+            parents[name] = keys.hangs.get(name) or parents[name]
+        else:  # its location is along the axes of the parent, which stands between it and what carries it
+            parents.setdefault(rig.names[parent], keys.hangs.get(name))
+    for name in {parent for parent in parents.values() if parent is not None} - set(parents):
+        parents[name] = None
+
+    def depth(name: str) -> int:
+        above = parents[name]
+        return 0 if above is None else 1 + depth(above)
+
+    names = sorted(parents, key=lambda name: (depth(name), rig.index[name]))
+    rows = np.array([rig.index[name] for name in names])
+    at = {name: row for row, name in enumerate(names)}
+    alone = replace(
+        rig,
+        names=tuple(names),
+        parents=np.array([at.get(parents[name] or OBJECT, -1) for name in names], np.int64),
+        rest=rig.rest[rows],
+        tails=rig.tails[rows],
+        use_local_location=rig.use_local_location[rows],
+        connected=rig.connected[rows],
+        inherit_rotation=rig.inherit_rotation[rows],
+        owned=np.zeros(len(rows), bool),
+        limits=None,
+    )
+    return alone, replace(keys, joints={joint: keys.shows.get(joint) for joint in keys.joints})
