@@ -27,6 +27,7 @@ LOWERED = 0.03  # m; most by which the hips come down for a leg that does not re
 _BLEND = 5  # poses over which a foot goes into its footprint and out of it
 _PIVOT = np.radians(25.0)  # a foot that turns further than this while it stands is meant to turn
 _ROLL = np.radians(70.0)  # most by which a foot rolls over its ball or heel
+_TOES = 1.0  # poses, standard deviation, over which toes begin to bend and leave off
 _LIFT = np.radians(40.0)  # most by which a heel comes up for a leg that does not reach
 _STRETCH = 0.992  # of its length to which a standing leg is stretched
 _STEP_HEIGHT = 0.25, 0.04  # how high a foot is lifted in a step that is put in: of its length, and at most, m
@@ -119,12 +120,13 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
         # Half of the way to the plants before and after belongs to this one.
         before = first - plants[number - 1][1] if number else 2 * _BLEND
         after = plants[number + 1][0] - end if number + 1 < len(plants) else 2 * _BLEND
-        for edge, steps, way in (
-            (first, min(_BLEND, before // 2, first), -1),
-            (end - 1, min(_BLEND, after - after // 2, count - end), 1),
+        for edge, steps, there, way in (
+            (first, min(_BLEND, before // 2), first, -1),
+            (end - 1, min(_BLEND, after - after // 2), count - end, 1),
         ):
-            away = edge + way * np.arange(1, steps + 1)
-            t = 1 - np.arange(1, steps + 1) / (steps + 1)
+            poses = np.arange(1, min(steps, there) + 1)
+            away = edge + way * poses
+            t = 1 - poses / (steps + 1)
             edges[away], fade[away] = edge, t * t * (3 - 2 * t)
 
     # While the heel is down the toes cannot point below the floor, nor above it while the ball is.
@@ -151,7 +153,7 @@ def plant(foot: Foot, side: int, contacts: Contacts, floor: Floor, scale: float)
         foot.ball,
         foot.heel,
         np.where(inside, 1.0, fade),
-        new_sole @ about(np.array([1.0, 0.0, 0.0]), flat),
+        new_sole @ about(np.array([1.0, 0.0, 0.0]), gaussian(flat, _TOES)),
         pivots,
     )
     for number in range(1, len(plants)):

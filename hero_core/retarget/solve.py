@@ -45,6 +45,7 @@ _LIMBS = (("arm", "shoulder", "elbow", "wrist"), ("leg", "hip", "knee", "ankle")
 _FLAT_FOOT = np.radians(25.0)  # slope of ankle to ball in a foot that stands, where the motion never shows one
 # How far a hinge may turn about its limb between two poses: where the triangle is flat, and where it is clear.
 _TURN_LIMITS = np.radians([25.0, 60.0])
+_ROLLS = 1.5  # poses, standard deviation, over which the roll of a foot is smoothed
 _REACHED = 0.9999  # of its length to which a limb reaches for where it has been found to reach already
 _TRUNK = ("pelvis", "left_shoulder", "right_shoulder", "head")  # what must not sink into the floor
 _NEAR_FLOOR = 0.06  # m; what comes lower in the motion may come as low on the rig
@@ -733,6 +734,8 @@ def _foot(joints: Array, side: str, foot: Array, hinge: Array, up: Array, near: 
     # A sole on the floor is level; the foot of somebody who lies is near the floor too, but not on its sole.
     level = near * _smoothstep(np.sum(in_air * on_floor, -1, keepdims=True), 0.5, 0.9)
     left = across((1 - level) * in_air + level * on_floor, forward)
+    # Only the plane of the knee tells the roll of a foot in the air, and that turns fast where the leg is straight.
+    left = across(gaussian(left, _ROLLS), forward)
     upward = cross(forward, left)
     cosine, sine = np.cos(slope), np.sin(slope)
     # Turned up about its own left by the slope of a standing foot.
