@@ -207,6 +207,8 @@ class Fitting:
         told = [*self._left_alone, *(told for bone, told in self._unseen.items() if bone in keys.locations)]
         if obj.data.pose_position == "REST":
             told.append("it is shown in its Rest Position; choose Pose Position in the properties of the armature")
+        if any(track.is_solo for track in obj.animation_data.nla_tracks):
+            told.append("it shows nothing but the NLA track that is soloed; click the star of that track")
         return {
             "armature": obj.name,
             "action": action.name,

@@ -12,7 +12,7 @@ from hero_core.errors import HeroError
 from . import compare, edit_take, preview, properties, takes
 from .operators import JobOperator, busy
 from .react import Reaction, Settings
-from .told import Told
+from .told import Told, left_alone
 
 if TYPE_CHECKING:
     from bpy.stub_internal.rna_enums import OperatorReturnItems
@@ -230,6 +230,9 @@ class HERO_OT_take_fit(_TakeOperator, bpy.types.Operator):
     def work(self, context: bpy.types.Context) -> str | None:
         action = _picked(context, self.take)
         report = edit_take.fit_again(_scene(context), _character(context), action, properties.settings_of(context))
+        alone = left_alone(report)
+        if alone:
+            self.report({"WARNING"}, alone)
         return f"'{report['action']}' from frame {report['first_frame']} on"
 
 

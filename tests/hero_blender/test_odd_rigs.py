@@ -227,7 +227,10 @@ def test_what_hides_the_motion_is_said(obj: Any) -> None:
     bpy.context.scene.collection.objects.link(empty)
     obj.pose.bones[f"{PRE}Hips"].constraints.new("COPY_LOCATION").target = empty
     obj.data.pose_position = "REST"
+    assert not any("solo" in each for each in put(obj)["left_alone"])
+    obj.animation_data.nla_tracks.new().is_solo = True
     told = put(obj)["left_alone"]
+    assert any("solo" in each for each in told)
     assert any("Hips" in each and "Copy Location" in each for each in told)
     assert any("Rest Position" in each for each in told)
 
