@@ -58,7 +58,7 @@ def measured(
         for points in shown.values():
             points[:, 1] -= floor
         standing = {**shown, **_heels(rig, rest, shown, world, list(dict.fromkeys(bones.values())), bones)}
-        rate = motion.fps / report["frames_per_pose"]  # frames for each second of the motion
+        rate = motion.fps * report["frames_per_pose"]  # frames for each second of the motion
         numbers = measure(joints, standing, world, rest, report["scale"], contacts, options.in_place, rate)
         share = report["keys"]["written"] / max(report["keys"]["every_frame"], 1)
         numbers["keys"] = {**report["keys"], "share": share}

@@ -24,8 +24,8 @@ from hero_blender.report import measured  # noqa: E402
 RAW = Options(pin_feet=False, smooth=False, reduce=False)
 
 
-def numbers(obj: Any, options: Options, spoil: Any = None, count: int = 30) -> dict[str, Any]:
-    motion = Motion(walk(count)[None], None, np.array([count]))
+def numbers(obj: Any, options: Options, spoil: Any = None, count: int = 30, joints: Any = None) -> dict[str, Any]:
+    motion = Motion((walk(count) if joints is None else joints)[None], None, np.array([count]))
     scene = bpy.context.scene
     report = rigfile.retarget_motion(obj, motion, first_frame=5, options=options)
     if spoil is not None:
@@ -48,6 +48,22 @@ def test_a_raw_retarget_is_exact(blend: Any) -> None:
     steps = found["largest_step_degrees"]
     assert steps["rig_limbs"] == pytest.approx(steps["source_limbs"], abs=0.1)
     assert set(found["skating_cm_per_second"]) == {"before", "after"}
+
+
+def test_numbers_do_not_hang_on_the_frame_rate(blend: Any) -> None:
+    found = {}
+    joints = np.repeat(np.asarray(walk(1), float), 40, 0)
+    joints[:, [7, 8], 1], joints[:, [10, 11], 1] = 0.08, 0.02
+    joints[..., 0] += 0.03 * np.sin(np.arange(40) / 4)[:, None]  # all of it slides to and fro
+    joints[:, 15:, 2] += 0.05 * np.sin(np.arange(40) / 3)[:, None]
+    for fps in (20, 30, 60):
+        bpy.context.scene.render.fps = fps
+        found[fps] = numbers(mixamo(bpy, f"at {fps}"), RAW, count=40, joints=joints)
+        bpy.data.actions.remove(bpy.data.actions[0])
+    for path in (("skating_cm_per_second", "before"), ("skating_cm_per_second", "after")):
+        values = [each[path[0]][path[1]] for each in found.values()]
+        assert values[0] is not None
+        assert values[1:] == pytest.approx(values[:1] * 2, rel=0.1), path
 
 
 def test_what_few_keys_cost(blend: Any) -> None:
