@@ -236,8 +236,20 @@ class _Controls:
             limbs=tuple(self.reaches),
             rate=self.solved.rate,
             hangs={name: up for name, up in self.hangs.items() if up in self.rotations or up in self.locations},
+            pivots=self.pivots(),
             shows=self.shows,
         )
+
+    def pivots(self) -> dict[str, Array]:
+        """Where controls turn what hangs on them: several bones of the spine take a share of each."""
+        found = {}
+        for control in {control for control, _ in self.shares.values()}:
+            rows, shares = zip(
+                *((row, share) for row, (of, share) in self.shares.items() if of == control), strict=True
+            )
+            if self.rig.names[control] in self.rotations:
+                found[self.rig.names[control]] = np.average(self.rig.heads[list(rows)], axis=0, weights=shares)
+        return found
 
     def limbs(self, side: str) -> dict[tuple[str, str], float]:
         controls = _controls(side)

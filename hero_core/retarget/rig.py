@@ -135,6 +135,7 @@ class BoneKeys:
     limbs       those that the rig bends itself, for its targets to be keyed closely where a limb is nearly straight
     rate        poses for each second of the motion
     hangs       keyed bone -> keyed bone that carries it, where constraints of the rig have it so and not its parents
+    pivots      keyed bone -> (3,) about which it turns what hangs on it, at rest, armature space; others: their heads
     shows       joint -> keyed bone that stands where the joint is, where ``joints`` has one that constraints move
     """
 
@@ -151,6 +152,7 @@ class BoneKeys:
     limbs: tuple[Reach, ...] = ()
     rate: float = FPS
     hangs: dict[str, str] = field(default_factory=dict)
+    pivots: dict[str, Array] = field(default_factory=dict)
     shows: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -228,11 +230,14 @@ def keyed_alone(rig: Rig, keys: BoneKeys) -> tuple[Rig, BoneKeys]:
     names = sorted(parents, key=lambda name: (depth(name), rig.index[name]))
     rows = np.array([rig.index[name] for name in names])
     at = {name: row for row, name in enumerate(names)}
+    rest = rig.rest[rows].copy()
+    for name, pivot in keys.pivots.items():
+        rest[at[name], :3, 3] = pivot
     alone = replace(
         rig,
         names=tuple(names),
         parents=np.array([at.get(parents[name] or OBJECT, -1) for name in names], np.int64),
-        rest=rig.rest[rows],
+        rest=rest,
         tails=rig.tails[rows],
         use_local_location=rig.use_local_location[rows],
         connected=rig.connected[rows],
