@@ -21,6 +21,7 @@ from hero_core.retarget.carried import _from_euler
 from hero_core.retarget.frames import whole_frames
 from hero_core.retarget.options import Options
 from hero_core.retarget.reduce import Curves, every_pose, few_keys
+from hero_core.retarget.rig import keyed_alone
 from hero_core.retarget.rotations import EULER_ORDERS, continuous, from_euler, to_matrix, to_quaternion
 
 Array = npt.NDArray[Any]
@@ -442,3 +443,38 @@ def test_keys_of_a_walk() -> None:
     frames = 1 + 1.2 * np.arange(196)
     few = few_keys(keys, rig, {}, frames, Options())
     assert sum(len(each.frames) for each in few.values()) < 0.2 * 196 * len(few)
+
+
+def test_what_constraints_hang_on_each_other_counts_as_parents_do() -> None:
+    """A rig whose bones all stand alone, as controls do, with what carries each: the keys of the rig that hangs."""
+    rig = make_rig(45.0)
+    keys = solved(walk(60), rig)
+    frames = np.arange(60.0)
+    carriers: dict[str, str] = {}
+    for name in (*keys.rotations, *keys.locations):
+        above = [rig.names[row] for row in rig.line(rig.index[name])[1:]]
+        carrier = next((up for up in above if up in keys.rotations), None)
+        if carrier is not None:
+            carriers[name] = carrier
+    loose = replace(rig, parents=np.full(len(rig.names), -1))
+    shows = {joint: bone for joint, bone in keys.joints.items() if bone in keys.rotations}
+    hanging = few_keys(replace(keys, hangs=carriers, shows=shows), loose, {}, frames, Options())
+    alone = few_keys(keys, loose, {}, frames, Options())
+    every = every_pose(keys, rig, {}, frames)
+    degrees, millimetres = differences(rig, hanging, every, frames)
+    assert degrees < 0.51 and millimetres / keys.scale < 5.2
+    assert differences(rig, alone, every, frames)[1] / keys.scale > 5.4
+
+
+def test_a_pivot_elsewhere() -> None:
+    rig = make_rig()
+    keys = solved(walk(20), rig)
+    hips = keys.joints["pelvis"]
+    assert hips is not None
+    pivot = np.array([0.0, 2.0, 0.0])
+    alone, turned = keyed_alone(rig, replace(keys, hangs={keys.joints["left_hip"]: hips}, pivots={hips: pivot}))  # type: ignore[dict-item]
+    assert np.array_equal(alone.heads[alone.index[hips]], pivot)
+    assert not np.array_equal(rig.heads[rig.index[hips]], pivot)
+    assert set(keys.rotations) <= set(alone.names)
+    assert (alone.parents < np.arange(len(alone.names))).all()
+    assert turned.rotations is keys.rotations
