@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 # An end that rests is seen to slide long before one that moves is seen to be off: (speed in m/s, share of tolerance).
 _STILL, _MOVING = (0.01, 0.2), (0.08, 1.0)
-_SLIDE = 0.0097  # m/s at which feet that stand may slide in the mean
+_SLIDE = 0.0095  # m/s at which feet that stand may slide in the mean
 _NO_WORSE = 1.2  # or this many times as fast as they do with all keys
 _ENDS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "ankle", "foot")) + ("head",)
 _CLOSEST = 0.01  # of the tolerance, for the ends of a limb that is straight

@@ -17,7 +17,7 @@ from hero_core.retarget.rotations import unit
 
 bpy = pytest.importorskip("bpy")
 
-from characters import mixamo  # noqa: E402
+from characters import mixamo, rest_angle  # noqa: E402
 
 from hero_blender import compat, rigfile  # noqa: E402
 
@@ -81,16 +81,6 @@ def matching(obj: Any, end: str, target: str) -> None:
     bpy.ops.object.mode_set(mode="EDIT")
     obj.data.edit_bones[target].roll = obj.data.edit_bones[end].roll
     bpy.ops.object.mode_set(mode="POSE")
-
-
-def rest_angle(obj: Any, upper: str, lower: str, pole: str) -> float:
-    """The pole angle with which the limb stays at rest: what a rigger finds by turning the number until it fits."""
-    bones = obj.data.bones
-    a, b = bones[upper], bones[lower]
-    normal = (b.tail_local - a.head_local).cross(bones[pole].head_local - a.head_local)
-    axes = a.matrix_local.to_3x3()
-    projected = normal.cross(axes.col[1])
-    return -float(np.arctan2(axes.col[0].cross(projected).dot(axes.col[1]), axes.col[0].dot(projected)))
 
 
 def heads(obj: Any, report: dict[str, Any], poses: range) -> dict[str, Array]:
