@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_DENSE = 6.0  # frames for a pose, 120 a second: no curve bends so fast that more of them would tell anything
 _STILL = 1e-6  # of a channel's range: by less than that it does not move
 
 
@@ -17,11 +18,11 @@ def whole_frames(poses: Array, few: bool) -> Array:
     """(F,) whole frames from the first of (N,) ``poses`` to the last, ascending, one at least.
 
     poses    where the poses stand, frames of the scene, ascending and evenly spaced
-    few      for few keys: with two frames for a pose every second is enough, with three every third, and the last
+    few      for few keys: from 240 frames a second on every second is enough, from 360 on every third and so on
     """
     first, last = np.floor(poses[0] + 1e-4), np.ceil(poses[-1] - 1e-4)
     a_pose = (poses[-1] - poses[0]) / max(len(poses) - 1, 1)
-    step = max(1, int(a_pose + 1e-6)) if few else 1
+    step = max(1, int(a_pose / _DENSE + 1e-6)) if few else 1
     return np.unique(np.append(np.arange(first, last + 1, step), max(first, last)))
 
 

@@ -35,6 +35,7 @@ Array = npt.NDArray[Any]
 # Steps of the fit: at first, after adding keys in haste and in the end, after taking some out, and of the handles alone
 # to see which.
 _STEPS, _STEPS_HASTE, _STEPS_ADDED, _STEPS_FEWER, _STEPS_THIN = 5, 1, 2, 3, 2
+_AT_FIRST = 24.0  # poses a second, about, among which the first keys are looked for
 _THIN, _HASTE, _ROUNDS = 4, 6, 60  # times that keys are taken out; rounds of adding keys before each, and at the end
 _DISPENSABLE = 1.8  # tolerances by which a curve may be off without a key that is taken out
 _NEAR_MISS, _PATIENCE = 1.5, 4  # in the first rounds, where other weights may still do, no key is needed below that
@@ -157,6 +158,7 @@ class _Reduction:
         self.names = [name for name in everyone if name in active]
         self.channels = {name: _channels(keys, name, modes) for name in self.names}
         self.count, self.frames = keys.poses, frames
+        self.coarse = max(1, round(keys.rate / _AT_FIRST))
         turning = ["" if name not in keys.rotations else modes.get(name, "QUATERNION") for name in self.names]
         placed = any("location" in channels for channels in self.channels.values())
         self.values = np.zeros((7 if placed else 4, len(self.names), self.count))
@@ -188,8 +190,11 @@ class _Reduction:
 
     def curves(self) -> dict[str, Curves]:
         """Keys are put in and taken out a few times; the last word has the tolerance."""
-        # (T, N) where keys stand
-        mask = first_keys(len(self.names), self.track, self.wanted, self.weights, self.frames)
+        mask = np.zeros((len(self.names), self.count), bool)  # (T, N) where keys stand
+        some = np.unique(np.append(np.arange(0, self.count, self.coarse), self.count - 1))
+        mask[:, some] = first_keys(
+            len(self.names), self.track, self.wanted[:, some], self.weights[:, some], self.frames[some]
+        )
         self._refit(mask, np.ones(len(mask), bool), _STEPS)
         for _ in range(_THIN):
             mask = self._grow(mask, _HASTE, _STEPS_HASTE)

@@ -36,12 +36,12 @@ def test_whole_frames_cover_the_motion(count: int, a_pose: float, first: float, 
     assert frames[-1] == max(np.ceil(poses[-1] - 1e-4), frames[0])
     steps = np.diff(frames)
     assert (steps >= 1).all()
-    assert (steps[:-1] == (max(1, int(a_pose + 1e-6)) if few else 1)).all() or count == 1
-    if few and a_pose >= 1:
-        assert len(frames) <= 2 * count + 1  # however many frames the scene has
+    assert (steps[:-1] == (max(1, int(a_pose / 6 + 1e-6)) if few else 1)).all() or count == 1
+    if few:
+        assert len(frames) <= 12 * count + 2  # however many frames the scene has
 
 
-@pytest.mark.parametrize(("rate", "step"), [(12, 1), (24, 1), (25, 1), (29.97, 1), (30, 1), (48, 2), (60, 3), (120, 6)])
+@pytest.mark.parametrize(("rate", "step"), [(12, 1), (24, 1), (29.97, 1), (60, 1), (120, 1), (240, 2), (480, 4)])
 def test_places_for_few_keys(rate: float, step: int) -> None:
     frames = whole_frames(1 + rate / 20 * np.arange(40), True)
     assert set(np.diff(frames)[:-1]) == {step}
