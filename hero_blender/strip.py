@@ -84,7 +84,8 @@ def read_strip(
 class PlainMovie:
     """A strip that shows the frames of a movie file as they are: they can be read in a thread, without Blender.
 
-    frames   which frames of the file the strip shows when it is looked at
+    frames   which frames of the file the strip shows when it is looked at; () where it is retimed
+    shares   where it is retimed: how far it is then between its two retiming keys, 0..1, which are the file's ends
     content  frames that the strip says its file has
     rate     frames a second of the scene
     canvas   (width, height) and middle and scale of the strip on it, in pixels
@@ -97,13 +98,14 @@ class PlainMovie:
     canvas: tuple[int, int]
     middle: tuple[float, float]
     scale: tuple[float, float]
+    shares: tuple[float, ...] = ()
 
     def read(self, size: int = SIZE, on_progress: Callable[[int, int], bool] | None = None) -> Array | None:
         """(num, size, size, 3) uint8; None where the file is such that only Blender knows what it shows of it."""
         return read_frames(self.path, self._choose, size, on_progress, upright=_NEW_DECODER, accurate=_NEW_DECODER)
 
     def _choose(self, movie: Movie) -> list[int] | None:
-        if not (movie.ordinary and movie.steady and movie.frames == self.content):
+        if not (movie.ordinary and movie.steady and (self.shares or movie.frames == self.content)):
             return None
         if abs(movie.fps - self.rate) > 1e-4 and abs(movie.frames * self.rate / movie.fps - movie.frames) < 1:
             return None  # nearly the scene's rate: it may be played at its own, a frame earlier or later
@@ -112,7 +114,9 @@ class PlainMovie:
         ):
             if abs(middle) + file * scale / 2 > length / 2 + 0.51:
                 return None  # the canvas cuts something off
-        return list(self.frames)
+        last = movie.frames - 1
+        whole = last + (bpy.app.version >= (5, 0))  # where the last key stands: behind the last frame, or on it
+        return list(self.frames) or [min(int(share * whole + 0.5), last) for share in self.shares]
 
 
 _NEW_DECODER = bpy.app.version >= (4, 5)  # turns movies upright, and makes their colours without a bias
@@ -132,7 +136,8 @@ def plain_movie(scene: bpy.types.Scene, strip: Any, num: int = NUM_FRAMES) -> Pl
         return None
     if any(getattr(strip, name, value) != value for name, value in _PLAIN.items()):
         return None
-    if len(strip.modifiers) or strip.strobe > 1 or compat.retiming_frames(strip):
+    keys = compat.retiming_frames(strip)
+    if len(strip.modifiers) or strip.strobe > 1 or len(keys) not in {0, 2}:
         return None
     crop, transform = strip.crop, strip.transform
     if crop.min_x or crop.max_x or crop.min_y or crop.max_y or transform.rotation:
@@ -149,17 +154,25 @@ def plain_movie(scene: bpy.types.Scene, strip: Any, num: int = NUM_FRAMES) -> Pl
         return None
     begin, content = compat.strip_content(strip)
     start, end = compat.strip_range(strip)
-    if begin != round(begin) or not begin <= start < end <= begin + content:
-        return None  # stretched in time, or a frame that is held
-    offsets = (start - begin) + (begin + content - end)
-    if abs(end - start + offsets - content) > 1e-3:
-        return None
-    frames = tuple(int(start - begin) + int(i) for i in sample_indices(end - start, num))
+    at = [start + int(i) for i in sample_indices(end - start, num)]
+    frames: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    if keys:  # two: played faster or slower throughout, as a file is whose rate is not the scene's
+        if not keys[0] <= start < end <= keys[1] + 1:
+            return None
+        shares = tuple((frame - keys[0]) / (keys[1] - keys[0]) for frame in at)
+    else:
+        if begin != round(begin) or not begin <= start < end <= begin + content:
+            return None  # stretched in time, or a frame that is held
+        offsets = (start - begin) + (begin + content - end)
+        if abs(end - start + offsets - content) > 1e-3:
+            return None
+        frames = tuple(int(frame - begin) for frame in at)
     path = bpy.path.abspath(strip.filepath, library=scene.library)
     render = scene.render
     return PlainMovie(
         path, frames, int(content), render.fps / render.fps_base, (render.resolution_x, render.resolution_y),
-        (transform.offset_x, transform.offset_y), (transform.scale_x, transform.scale_y),
+        (transform.offset_x, transform.offset_y), (transform.scale_x, transform.scale_y), shares,
     )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ as fast as before.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib.machinery
 import importlib.util
@@ -100,6 +102,8 @@ def load() -> None:
     # programs they are ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    if "torch" not in sys.modules:
+        _load_libraries()
     try:
         import torch  # noqa: F401
     except (ImportError, OSError) as err:
@@ -108,6 +112,26 @@ def load() -> None:
             f"PyTorch cannot be loaded ({reason}); remove it in the preferences of HERO and install it again, and "
             "start Blender anew."
         ) from err
+
+
+def _load_libraries() -> None:
+    """Load PyTorch's libraries without holding Python's lock, as an import does: Blender would stand still meanwhile.
+
+    What cannot be loaded here is left to the import, which tells why. On Windows PyTorch itself does it like this.
+    """
+    spec = importlib.util.find_spec("torch")
+    if os.name == "nt" or spec is None or spec.origin is None:
+        return
+    # The system loads one library at a time: who reads the clip meanwhile must not wait for that with the lock in hand.
+    with contextlib.suppress(ImportError):
+        import av.subtitles.stream  # noqa: F401  which PyAV imports with the first file
+    open_library = ctypes.CDLL(None).dlopen  # ctypes gives the lock back for calls, but not in CDLL itself
+    open_library.argtypes, open_library.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
+    ending = "dylib" if sys.platform == "darwin" else "so"
+    for name in ("torch_cpu", "torch_cuda", "torch_python"):
+        library = Path(spec.origin).parent / "lib" / f"lib{name}.{ending}"
+        if library.is_file():
+            open_library(os.fsencode(library), os.RTLD_NOW | os.RTLD_LOCAL)
 
 
 def why_processor() -> str:

@@ -536,6 +536,33 @@ def test_a_plain_strip_is_read_from_its_file(scene: Any, strip: Any) -> None:
     assert found() == [20] * 16
 
 
+@pytest.mark.parametrize("count", [40, 99])
+@pytest.mark.parametrize(("file", "rate"), [(25, 24), (30, 24), (50, 30), (24, 60)])
+def test_a_file_at_its_own_speed_is_read_too(scene: Any, tmp_path: Path, file: int, rate: int, count: int) -> None:
+    scene.render.fps = rate
+    path = write_movie(tmp_path / "a.mp4", count, fps=file)
+    strip = compat.add_movie(scene, str(path), float(file), 5)
+    assert len(compat.retiming_frames(strip)) == 2
+
+    def found() -> list[int]:
+        return [number_of(image) for image in same_picture(scene, strip, 12.0)]
+
+    whole = found()
+    assert whole == numbers(read_strip(scene, strip))
+    assert 0 <= whole[0] < 8 < count - 8 < whole[-1] < count
+    strip.frame_offset_start, strip.frame_offset_end = 3, 4  # cut at both ends
+    assert found() == numbers(read_strip(scene, strip))
+
+
+def test_a_strip_that_is_played_at_several_speeds_is_rendered(scene: Any, strip: Any) -> None:
+    with in_sequencer(scene, strip):
+        bpy.ops.sequencer.retiming_show()
+        bpy.ops.sequencer.retiming_segment_speed_set(speed=200)
+        bpy.ops.sequencer.retiming_key_add(timeline_frame=25)
+    assert len(compat.retiming_frames(strip)) == 3
+    assert plain_movie(scene, strip) is None
+
+
 @pytest.mark.parametrize("size", [(322, 242), (64, 48), (640, 360), (240, 426)])
 @pytest.mark.parametrize("canvas", [(320, 240), (1280, 720), (777, 555)])
 def test_plain_strips_of_all_sizes(scene: Any, tmp_path: Path, size: tuple[int, int], canvas: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,3 +121,28 @@ def test_why_the_processor_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch_folder.why_processor() == ""
     monkeypatch.setattr(device, "unusable", {"cuda": "no kernel image"})
     assert torch_folder.why_processor() == "cuda: no kernel image"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tells what is loaded by /proc")
+def test_libraries_are_there_before_the_import() -> None:
+    pytest.importorskip("torch")
+    script = (
+        "import sys; import bpy; from hero_blender import torch_folder as t; t._load_libraries();"
+        "assert 'torch' not in sys.modules; assert 'libtorch_cpu' in open('/proc/self/maps').read();"
+        "t.load(); import torch; assert float(torch.ones(3).sum()) == 3; import os; os._exit(7)"
+    )
+    root = Path(torch_folder.__file__).resolve().parents[1]
+    found = subprocess.run(
+        [sys.executable, "-c", script], check=False, cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 7, found.stderr
+
+
+def test_nothing_to_load(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_folder._load_libraries()  # no torch anywhere
+    torch_in(bare)
+    spec = importlib.machinery.ModuleSpec("torch", None, origin=str(bare / "torch" / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    (bare / "torch" / "lib").mkdir()
+    (bare / "torch" / "lib" / "libtorch_cpu.so").write_bytes(b"no library")
+    torch_folder._load_libraries()  # the import will say what is wrong
