@@ -16,8 +16,7 @@ from mathutils import Euler, Matrix, Quaternion, Vector
 
 from hero_core.errors import HeroError
 from hero_core.retarget import BoneKeys, Rig
-from hero_core.retarget.options import Options
-from hero_core.retarget.reduce import Curves, every_pose, few_keys, rotation_channel
+from hero_core.retarget.reduce import Curves, rotation_channel
 from hero_core.retarget.rig import OBJECT
 
 from . import compat
@@ -202,21 +201,13 @@ def _object_channels(obj: bpy.types.Object, frame: float | None) -> dict[str, tu
     return {channel: tuple(values) for channel, values in found.items()}
 
 
-def curves_of(obj: bpy.types.Object, rig: Rig, keys: BoneKeys, frames: Array, options: Options) -> dict[str, Curves]:
-    """What is to be written for each bone, in the rotation mode that it has: few keys, or one for each of its poses."""
-    modes = {name: obj.pose.bones[name].rotation_mode for name in (*keys.rotations, *keys.locations)}
-    if options.reduce:
-        return few_keys(keys, rig, modes, frames, options)
-    return every_pose(keys, rig, modes, frames)
-
-
 def write_action(
     obj: bpy.types.Object, keys: BoneKeys, name: str, frames: Array, curves: dict[str, Curves]
 ) -> bpy.types.Action:
     """A new Action, made the active one of the armature, slot bound. Its name is ``name`` or follows it.
 
     frames   (N,) where the poses of ``keys`` stand
-    curves   of ``curves_of``
+    curves   bone name -> its keys, in the rotation mode that it has; ``OBJECT`` for the armature object
     Bones that the Action before has moved and that this one leaves alone go back to rest; the object goes back to where
     that had it at the first frame. Raises HeroError, with nothing written, where the object cannot take an Action.
     """

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-_AT_FIRST = 1.0  # by how many tolerances a segment may be off whose ends and handles are not fitted yet
 _LONGEST = 18  # poses in a segment
 _EVEN = 0.1  # weight of even errors
 _AT_ONCE = 512  # segments
@@ -55,7 +54,7 @@ def _segments(bones: int, track: Array, wanted: Array, weights: Array, frames: A
     """(T, length, N) what a segment of so many poses costs that begins at a pose, inf where it is too far off."""
     count = len(frames)
     values = wanted.T.astype(np.float32)  # (N, R)
-    weights = np.sqrt(weights.T / _AT_FIRST**2).astype(np.float32)  # (N, R)
+    weights = np.sqrt(weights.T).astype(np.float32)  # (N, R)
     tracks, starts = np.unique(track, return_index=True)
     most = min(_LONGEST, count - 1)
     cost = np.full((bones, most + 1, count), np.inf)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .carried import Carried
 from .rig import BoneKeys, Rig
-from .rotations import continuous, cross
+from .rotations import continuous, cross, product
 
 Array = npt.NDArray[Any]
 
@@ -72,7 +72,7 @@ def keep_feet(
             own = share * np.einsum("nji,nj->ni", trunk.frames_of[name], turn)
             spent[name] = np.linalg.norm(own, axis=-1)
             rotations[name] = continuous(
-                _product(keys.rotations[name], np.concatenate([np.ones_like(share), own / 2], -1))
+                product(keys.rotations[name], np.concatenate([np.ones_like(share), own / 2], -1))
             )
             rotations[name] /= np.linalg.norm(rotations[name], axis=-1, keepdims=True)
     return replace(keys, rotations=rotations), spent
@@ -83,18 +83,3 @@ def _across(arms: Array) -> Array:
     x, y, z = np.moveaxis(arms, -1, 0)
     o = np.zeros_like(x)
     return np.stack([np.stack([o, z, -y], -1), np.stack([-z, o, x], -1), np.stack([y, -x, o], -1)], -2)
-
-
-def _product(a: Array, b: Array) -> Array:
-    """(N, 4) quaternions: first b, then a."""
-    aw, ax, ay, az = np.moveaxis(a, -1, 0)
-    bw, bx, by, bz = np.moveaxis(b, -1, 0)
-    return np.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )

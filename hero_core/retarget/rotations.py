@@ -94,6 +94,21 @@ def to_quaternion(matrix: Array) -> Array:
     return np.asarray(np.where(q[..., :1] < 0, -q, q))
 
 
+def product(a: Array, b: Array) -> Array:
+    """(..., 4) quaternions: first b, then a."""
+    aw, ax, ay, az = np.moveaxis(a, -1, 0)
+    bw, bx, by, bz = np.moveaxis(b, -1, 0)
+    return np.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        -1,
+    )
+
+
 def about(axis: Array, angle: Array) -> Array:
     """(..., 3, 3) rotation by ``angle`` (...,) radians about the unit ``axis`` (..., 3)."""
     half = np.asarray(angle)[..., None] / 2

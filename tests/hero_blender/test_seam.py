@@ -61,27 +61,29 @@ def keys_of(action: Any) -> dict[tuple[str, int], Array]:
     return found
 
 
-def poses(obj: Any, action: Any, frames: range) -> Array:
-    """(N, B, 4, 4) of all bones but those that only show where a pole is, which are stretched out far."""
+def shown(obj: Any, action: Any, frames: range, matrices: Any) -> Array:
     compat.assign_action(obj, None)
     compat.assign_action(obj, action)
     found = []
     for frame in frames:
         bpy.context.scene.frame_set(frame)
-        shown = obj.evaluated_get(bpy.context.evaluated_depsgraph_get())
-        found.append([np.array(bone.matrix) for bone in shown.pose.bones if not bone.name.startswith("VIS_")])
+        found.append([np.array(matrix) for matrix in matrices()])
     return np.array(found)
+
+
+def poses(obj: Any, action: Any, frames: range) -> Array:
+    """(N, B, 4, 4) of all bones but those that only show where a pole is, which are stretched out far."""
+
+    def matrices() -> list[Any]:
+        bones = obj.evaluated_get(bpy.context.evaluated_depsgraph_get()).pose.bones
+        return [bone.matrix for bone in bones if not bone.name.startswith("VIS_")]
+
+    return shown(obj, action, frames, matrices)
 
 
 def basis(obj: Any, action: Any, frames: range) -> Array:
     """(N, B, 4, 4) what the keys alone say."""
-    compat.assign_action(obj, None)
-    compat.assign_action(obj, action)
-    found = []
-    for frame in frames:
-        bpy.context.scene.frame_set(frame)
-        found.append([np.array(bone.matrix_basis) for bone in obj.pose.bones])
-    return np.array(found)
+    return shown(obj, action, frames, lambda: [bone.matrix_basis for bone in obj.pose.bones])
 
 
 def turns(found: Array) -> Array:

@@ -7,6 +7,7 @@ import pytest
 from hero_core.retarget.rotations import (
     EULER_ORDERS,
     continuous,
+    product,
     slerp,
     swing,
     to_axis_angle,
@@ -74,6 +75,11 @@ def test_swing_is_the_smallest_rotation() -> None:
     assert np.allclose(angle, np.arccos(np.sum(a * b, -1)), atol=1e-6)
     opposite = swing(a, -a)
     assert np.allclose(np.einsum("nij,nj->ni", opposite, a), -a, atol=1e-9)
+
+
+def test_products_turn_one_after_the_other() -> None:
+    a, b = quaternions(seed=1), quaternions(seed=2)
+    np.testing.assert_allclose(to_matrix(product(a, b)), to_matrix(a) @ to_matrix(b), atol=1e-12)
 
 
 def test_slerp_halves_add_up() -> None:
